@@ -20,7 +20,7 @@ def lines(key):
 def lesson_files():
     "(source, path inside `dlpractice/lessons`) of all that the pages need to work once installed."
     nbs = root/'nbs'
-    for p in sorted([*nbs.rglob('*.ipynb'), *nbs.rglob('runs/*.json'), *nbs.rglob('runs/*.npz')]):
+    for p in sorted([*nbs.rglob('*.ipynb'), *(p for p in nbs.rglob('runs/*') if p.suffix in ('.json', '.npz', '.py'))]):
         rel = p.relative_to(nbs)
         if not any(part[0] in '._' for part in rel.parts): yield p, rel
     for p in sorted((root/'claims'/'results').glob('*.json')): yield p, Path('claims')/'results'/p.name

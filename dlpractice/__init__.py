@@ -4,12 +4,16 @@ from importlib import import_module as _import_module
 __version__ = "0.1.0"
 
 # name -> the module that holds it; imported on first use, so that `import dlpractice` costs next to nothing
-_homes = {
-    'ShapeError': 'errors', 'DataError': 'errors', 'TrainingError': 'errors',
-    'unchanged': 'snapshots', 'seeded': 'snapshots',
-    'Learner': 'training',
-    'lr_range_test': 'lr_finder',
-}
+_homes = {name: home for home, names in {
+    'errors': 'ArgumentError CheckpointError DataError DlpracticeError ShapeError TrainingError',
+    'plots': 'curve show_images',
+    'snapshots': 'seeded unchanged',
+    'splits': 'check_leak split_by_group split_random split_stratified',
+    'data': 'Batches Loaders channel_stats digits glyph_loaders glyphs has_real image_folder image_loaders real',
+    'metrics': 'Mean accuracy confusion error top_k',
+    'training': 'Checkpoint Learner',
+    'lr_finder': 'RangeTest lr_range_test',
+}.items() for name in names.split()}
 __all__ = list(_homes)
 
 

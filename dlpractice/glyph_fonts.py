@@ -27,9 +27,9 @@ FAMILIES = {
     'DejaVu Sans Mono': ('DejaVuSansMono', 'DejaVuSansMono-Bold', 'DejaVuSansMono-Oblique', 'DejaVuSansMono-BoldOblique'),
     'DejaVu Serif': ('DejaVuSerif', 'DejaVuSerif-Bold', 'DejaVuSerif-Italic', 'DejaVuSerif-BoldItalic'),
     'STIX': ('STIXGeneral', 'STIXGeneralBol', 'STIXGeneralItalic', 'STIXGeneralBolIta'),
-    'Computer Modern': ('cmr10', 'cmb10', 'cmti10', 'cmss10', 'cmtt10'),
+    'Computer Modern': ('cmr10', 'cmb10', 'cmss10', 'cmtt10'),
 }
-HELD_OUT = ('DejaVuSans-BoldOblique', 'DejaVuSansMono-Oblique', 'DejaVuSerif-Italic', 'STIXGeneralItalic', 'cmti10')
+HELD_OUT = ('DejaVuSans-BoldOblique', 'DejaVuSansMono-Oblique', 'DejaVuSerif-Italic', 'STIXGeneralItalic')
 
 # %% ../nbs/core/03a_glyph_fonts.ipynb #a6e57949
 def _file(font):

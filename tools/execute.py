@@ -13,6 +13,7 @@ from nbdev.clean import _nbdev_clean
 
 root = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_NUM_THREADS', '2')
+os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'   # with another backend no picture would be stored
 asks_real = re.compile(r'''\breal\(\s*['"]([\w-]+)['"]''')
 
 

@@ -1,0 +1,46 @@
+"What several tests share: the repository, copies of it, and the wheel built from it."
+import os, shutil, subprocess, sys
+from pathlib import Path
+
+import pytest
+
+root = Path(__file__).resolve().parent.parent
+os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+os.environ['MPLBACKEND'] = 'agg'
+
+
+def tracked():
+    "Every file that is in git, or would be: relative paths."
+    if not (root/'.git').exists(): return [p.relative_to(root).as_posix() for p in root.rglob('*') if p.is_file() and not any(q in ('.venv', '.venv-bench', '_docs', '_proc', 'node_modules', '__pycache__', 'build', 'dist') for q in p.relative_to(root).parts)]
+    done = subprocess.run(['git', 'ls-files', '-co', '--exclude-standard', '-z'], cwd=root, capture_output=True, text=True, check=True)
+    return sorted(o for o in set(done.stdout.split('\0')) if o and (root/o).exists())
+
+
+def copy_tree(dest):
+    "A copy of the repository, without what is not tracked."
+    for o in tracked():
+        (dest/o).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(root/o, dest/o, follow_symlinks=False)
+    return dest
+
+
+def call(cmd, timeout=1200, **kw):
+    "Run a command; the test fails with all that it printed if it fails."
+    done = subprocess.run([str(o) for o in cmd], text=True, encoding='utf-8', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=timeout, **kw)
+    assert done.returncode == 0, f'{" ".join(map(str, cmd))}\n{done.stdout[-6000:]}'
+    return done.stdout
+
+
+@pytest.fixture(scope='session')
+def copy(tmp_path_factory):
+    "A copy of the repository that nobody changes."
+    return copy_tree(tmp_path_factory.mktemp('copy'))
+
+
+@pytest.fixture(scope='session')
+def wheel(tmp_path_factory, copy):
+    "The wheel, built from the sdist, as for a release; and what building printed."
+    dist, src = tmp_path_factory.mktemp('dist'), tmp_path_factory.mktemp('src')
+    shutil.copytree(copy, src, dirs_exist_ok=True, symlinks=True)
+    said = call([sys.executable, '-m', 'build', '--outdir', dist, src])
+    return next(dist.glob('*.whl')), next(dist.glob('*.tar.gz')), said

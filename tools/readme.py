@@ -1,0 +1,65 @@
+"""Makes README.md from `nbs/index.ipynb`, and CONTRIBUTING.md from `nbs/guides/contribute.ipynb`.
+
+`readme.py`: writes them. `readme.py --check`: only says which are out of step, exit code 1."""
+import json, posixpath, re, sys
+from pathlib import Path
+
+root = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(root/'docs'))
+import pages
+
+made = {'README.md': 'index.ipynb', 'CONTRIBUTING.md': 'guides/contribute.ipynb'}
+link = re.compile(r'(\]\()(?!\w+:|#)([^)\s#]+)\.ipynb(#[^)\s]*)?\)')
+
+
+def prose(source, name):
+    "Markdown without Quarto's markup, its links to notebooks leading to the site."
+    source = re.sub(r'\A---\n.*?\n---\n?', '', source, flags=re.S)
+    source = re.sub(r'<!--.*?-->\n?', '', source, flags=re.S)
+    source = re.sub(r'^(#{1,6} .*?)\s*\{[#.][^}]*\}[ \t]*$', r'\1', source, flags=re.M)
+    folder = posixpath.dirname(name)
+    def address(m): return f'{m[1]}{pages.url}/{pages.docname(posixpath.normpath(posixpath.join(folder, m[2])) + ".ipynb")}.html{m[3] or ""})'
+    source = link.sub(address, source)
+    def callout(m): return '\n'.join(f'> {o}'.rstrip() for o in [f'**{m[1].title()}.**', *m[2].strip().split('\n')])
+    return re.sub(r'^:::+ *\{\.callout-(\w+)[^}]*\}\n(.*?)\n:::+[ \t]*$', callout, source, flags=re.S | re.M).strip()
+
+
+def outputs(cell):
+    "What a code cell printed or gave, as text; pictures are left to the site."
+    for o in cell['outputs']:
+        if o['output_type'] == 'stream': text = ''.join(o['text'])
+        elif 'text/markdown' in o.get('data', {}):
+            yield ''.join(o['data']['text/markdown']).strip()
+            continue
+        elif 'image/png' in o.get('data', {}): continue
+        else: text = ''.join(o.get('data', {}).get('text/plain', ''))
+        if text.strip(): yield f'```\n{text.rstrip()}\n```'
+
+
+def blocks(name):
+    "The parts of the file made from notebook `name`."
+    yield f'<!-- Made from nbs/{name} by tools/readme.py (make export). Edit that. -->'
+    for cell in json.loads((root/'nbs'/name).read_text(encoding='utf-8'))['cells']:
+        source = ''.join(cell['source'])
+        if cell['cell_type'] == 'markdown': yield prose(source, name)
+        if cell['cell_type'] != 'code': continue
+        directives = re.findall(r'^#\| *(.*?) *$', source, re.M)
+        code = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()
+        if 'hide' in directives or any(o.startswith('default_exp') for o in directives) or 'include: false' in directives: continue
+        if code and 'echo: false' not in directives: yield f'```python\n{code}\n```'
+        yield from outputs(cell)
+
+
+def text(name): return '\n\n'.join(o for o in blocks(name) if o) + '\n'
+
+
+if __name__ == '__main__':
+    stale = []
+    for file, name in made.items():
+        path, new = root/file, text(name)
+        if path.exists() and path.read_text(encoding='utf-8') == new: continue
+        if '--check' in sys.argv: stale.append(file)
+        else:
+            path.write_text(new, encoding='utf-8')
+            print('wrote', file)
+    if stale: sys.exit(f'{", ".join(stale)} differ from their notebooks: run make export')
