@@ -1,43 +1,46 @@
 """What `with unchanged(model, optimizer)` costs: taking and putting back a ResNet18 with its gradients and optimizer state.
 
-Warm (host buffers in use again), medians, one and two threads; beside it one plain copy of the parameters, as a measure of the
-machine's memory. Run: `python benchmarks/snapshots.py [repeats]`."""
-import platform, sys
+Warm (host buffers in use again), medians, one and two threads; in turn with it `copy.deepcopy` of model and optimizer together,
+which puts nothing back. Run: `python benchmarks/snapshots.py [repeats]`."""
+import copy, sys
 from statistics import median
 from time import perf_counter
 
 import torch
-from training_overhead import machine
+from common import figure, figures_table
+
+MADE = {'SGD with momentum': (lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), 20), 'AdamW': (torch.optim.AdamW, 28)}
+
+
+def timed(f):
+    "Milliseconds of one call."
+    start = perf_counter()
+    f()
+    return 1e3*(perf_counter() - start)
 
 
 def main(repeats=25):
     "Milliseconds by optimizer and threads."
     from torchvision.models import resnet18
     from dlpractice.snapshots import release_buffers, unchanged
-    made = {'SGD with momentum': lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9), 'AdamW': torch.optim.AdamW}
-    figures, before = {}, torch.get_num_threads()
+    figures, before = [], torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        for name, make in made.items():
+        for name, (make, target) in MADE.items():
             model = resnet18()
             opt = make(model.parameters())
             model(torch.randn(2, 3, 64, 64)).sum().backward()
             opt.step()
-            params = [p.detach() for p in model.parameters()]
-            copies, times, plain = [torch.empty_like(p) for p in params], [], []
-            for _ in range(repeats + 2):
-                start = perf_counter()
+            def ours():
                 with unchanged(model, opt): pass
-                times.append(1e3*(perf_counter() - start))
-                start = perf_counter()
-                torch._foreach_copy_(copies, params)
-                plain.append(1e3*(perf_counter() - start))
+            rounds = [(timed(ours), timed(lambda: copy.deepcopy((model, opt)))) for _ in range(repeats + 2)][2:]
             release_buffers()
-            figures[f'{name}, {threads} thread{"s"[:threads - 1]}'] = dict(ms=median(times[2:]), best_ms=min(times[2:]), first_ms=times[0], copy_ms=median(plain[2:]))
+            ms, copied = zip(*rounds)
+            ratio = median(a/b for a, b in rounds)
+            figures.append(figure(f'`unchanged` around nothing, ResNet18, {name}, {threads} thread{"s"[:threads - 1]}', median(ms), target, 'ms',
+                                  note=f'best {min(ms):.1f}; {ratio:.2f} of `deepcopy` alone, which takes {median(copied):.1f} ms'))
     torch.set_num_threads(before)
-    print(f'{machine()}, Python {platform.python_version()}, torch {torch.__version__}, {repeats} repeats\n')
-    print('| ResNet18 | ms, median | best | first | one copy of the parameters |\n|---|---|---|---|---|')
-    for n, f in figures.items(): print(f"| {n} | {f['ms']:.1f} | {f['best_ms']:.1f} | {f['first_ms']:.0f} | {f['copy_ms']:.1f} |")
+    print(figures_table(figures))
     return figures
 
 

@@ -110,16 +110,21 @@ def lightning(data, epochs):
             opt = torch.optim.SGD(self.parameters(), lr=0.1)
             sched = torch.optim.lr_scheduler.LambdaLR(opt, lambda i: half(i/(epochs*len(data))))
             return dict(optimizer=opt, lr_scheduler=dict(scheduler=sched, interval='step'))
+    class Loader: # a bare list would count as several loaders
+        def __iter__(self): return iter(data)
+        def __len__(self): return len(data)
     def run():
-        L.Trainer(max_epochs=epochs, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(Module(), data)
+        L.Trainer(max_epochs=epochs, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False).fit(Module(), Loader())
     return run
 
 def fastai(data, epochs):
-    from fastai.basics import DataLoaders, Learner, OptimWrapper, ParamScheduler, SchedLin
+    from fastai.basics import DataLoaders, Learner, OptimWrapper
+    from fastai.callback.schedule import ParamScheduler, SchedLin
     from functools import partial
     class Data(list): # what fastai asks of a loader
         device, drop_last, bs, n, dataset = torch.device('cpu'), False, SIZE, SIZE*BATCHES, range(SIZE*BATCHES)
         def to(self, device): return self
+        def __iter__(self): return iter(data) if len(self) else iter(())
     learn = Learner(DataLoaders(Data(data), Data()), net(), loss_func=F.cross_entropy, opt_func=partial(OptimWrapper, opt=torch.optim.SGD), lr=0.1)
     def run():
         with learn.no_bar(), learn.no_logging(): learn.fit(epochs, cbs=ParamScheduler({'lr': SchedLin(0.1, 0.05)}))

@@ -118,11 +118,11 @@ def judge(
     "Can a rate be read off this curve?"
     level, low, depth = landmarks(smoothed)
     noise = _noise(losses[:max(low, 10)])
-    if depth < max(1.7*noise, 0.005*abs(level)):
+    if depth < max(1.3*noise, 0.01*abs(level)):
         up = np.flatnonzero(smoothed > level + max(3*noise, 0.1*abs(level)))
         early = broke and len(losses) < 15 or len(up) and up[0] < 15
         return 'diverges from the start' if early else 'flat: nothing learns between these rates'
-    return 'noisy: repeat' if depth < 2.5*noise or spread > 3 else 'clear'
+    return 'noisy: repeat' if depth < 1.8*noise or spread > 3 else 'clear'
 
 def _noise(losses):
     "Standard deviation from batch to batch, by the median jump between neighbours."
