@@ -2,7 +2,6 @@
 PYTHON ?= python3
 DIR ?= dlpractice-lessons
 BIN := .venv/bin
-export OMP_WAIT_POLICY ?= passive
 # real datasets that lie beside the checkout are found without asking
 ifeq ($(origin DLPRACTICE_DATA), undefined)
   ifneq ($(wildcard ../shared/data),)
@@ -46,7 +45,7 @@ lab: .venv/.lab
 
 test: .venv/.dev
 	@echo '== testing: every notebook, the repository, the wheel, the site'
-	@MPLBACKEND=agg $(BIN)/python -m pytest $(ARGS)
+	@MPLBACKEND=agg OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(ARGS)
 
 docs: need-npm .venv/.dev
 	@echo '== building the offline site'

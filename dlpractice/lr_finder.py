@@ -193,6 +193,7 @@ def _interval(lrs, curves, beta, rule, adaptive):
 
 @patch
 def __repr__(self:RangeTest):
+    "Verdict and suggestion, how it ended, and what to do next."
     verdict, k = self.verdict, len(self.curves)
     lines = [f"{k} range test{'s' if k > 1 else ''} with {self.optimizer}: {verdict}"]
     if verdict == 'clear':
