@@ -31,7 +31,7 @@ help:
 
 .venv/.dev: $(needs) | .venv/bin/python
 	@echo '== installing dlpractice and what its development needs into .venv (several minutes the first time)'
-	$(BIN)/python -m pip install --quiet -e '.[dev,lab]'
+	$(BIN)/python -m pip install --quiet -e '.[dev,lab,scale]'
 	@touch $@ .venv/.lab
 
 .venv/.lab: $(needs) | .venv/bin/python
