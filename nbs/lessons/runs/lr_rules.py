@@ -220,7 +220,7 @@ def run_all(jobs, done, path):
 
 def main():
     start, path = time.time(), Path('lr_rules.part')
-    code = code_hashes('lr_rules.py', *(f'dlpractice.lr_finder:{n}' for n in ('lr_range_test', 'dip', 'pool', 'smooth', 'landmarks')), 'dlpractice.data:glyphs')
+    code = code_hashes('lr_rules.py', *(f'dlpractice.lr_finder:{n}' for n in ('lr_range_test', 'RangeTest', 'judge', 'dip', 'pool', 'smooth', 'landmarks')), 'dlpractice.data:glyphs')
     done = json.loads(path.read_text()) if path.exists() else {}
     get = lambda *job: done[json.dumps(job)]
     run_all([('trial', t, lr, s) for t in TASKS for lr in SWEEP for s in SEEDS], done, path)
