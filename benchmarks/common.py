@@ -4,7 +4,8 @@ from contextlib import contextmanager
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ('torch', 'torchvision', 'numpy', 'torch-lr-finder', 'fastai', 'lightning', 'accelerate')
+PACKAGES = ('torch', 'torchvision', 'numpy', 'torch-lr-finder', 'fastai', 'lightning', 'accelerate',
+            'jaxtyping', 'beartype', 'typeguard', 'einops')
 
 
 def paired(

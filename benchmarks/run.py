@@ -9,8 +9,8 @@ from pathlib import Path
 from common import figure, figures_table, machine, one_thread, versions
 
 HERE = Path(__file__).resolve().parent
-TITLES = {'range_test': 'LR range test', 'training_overhead': 'Overhead of the training loop', 'import_time': 'Import',
-          'snapshots': 'Snapshot and restore', 'glyphs': 'Glyph world'}
+TITLES = {'range_test': 'LR range test', 'shapes': 'Shape checks', 'training_overhead': 'Overhead of the training loop',
+          'import_time': 'Import', 'snapshots': 'Snapshot and restore', 'glyphs': 'Glyph world'}
 LIMIT = 420 # seconds for one benchmark
 ENV = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', OMP_WAIT_POLICY='passive', MPLBACKEND='agg')
 

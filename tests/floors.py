@@ -2,11 +2,11 @@
 
 floors = {
     0: ['errors'],
-    1: ['plots', 'snapshots', 'schedules', 'glyph_fonts', 'splits', 'runs'],
-    2: ['shapes', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing'],
-    3: ['training'],
-    4: ['lr_finder', 'landscape', 'augment'],
-    5: ['fine_tuning'],
+    1: ['plots', 'snapshots', 'schedules', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting'],
+    2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing'],
+    3: ['training', 'shape_checkers'],
+    4: ['lr_finder', 'landscape', 'augment', 'layer_shapes'],
+    5: ['fine_tuning', 'shapes'],
     6: ['claims', 'exercises', 'widgets'],
     7: ['cli'],
 }
