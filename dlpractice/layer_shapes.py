@@ -11,6 +11,7 @@ __all__ = ['layer_fault', 'TracedLayer', 'ShapeTrace', 'trace_shapes', 'assertin
 import copy
 import linecache
 import os
+import textwrap
 import threading
 import traceback
 from math import prod
@@ -109,7 +110,8 @@ class ShapeTrace:
 
     def __repr__(self):
         if self.error is None: return f'{self.table()}\n{self.parameters:,} parameters'
-        return f'{self.table()}\n\n{self.why}'
+        why = '\n'.join(textwrap.fill(o, 84, subsequent_indent='  ' if o.startswith(' ') else '') for o in self.why.split('\n'))
+        return f'{self.table()}\n\n{why}'
 
 # %% ../nbs/core/08d_layer_shapes.ipynb #1db5a78d
 def _user_line(error):

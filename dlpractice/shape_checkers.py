@@ -10,6 +10,7 @@ __all__ = ['off', 'on', 'checking', 'checked', 'sizes_reader']
 # %% ../nbs/core/08b_shape_checkers.ipynb #6b190599
 import functools
 import inspect
+import keyword
 import linecache
 import os
 import sys
@@ -18,7 +19,7 @@ from itertools import count
 import torch
 
 from .errors import ArgumentError, ShapeError, nearest, say
-from .shape_faults import Match, layer_path
+from .shape_faults import Match, layer_path, whole
 from .shape_patterns import Nest, Signature, TensorPattern, dtypes, read_pattern, read_signature, way_to
 
 # %% ../nbs/core/08b_shape_checkers.ipynb #08086658
@@ -48,10 +49,14 @@ def checking()->bool:
     return _checking
 
 # %% ../nbs/core/08b_shape_checkers.ipynb #b252dbd4
+def _var(name):
+    "The variable of a name; letters beyond ASCII by their numbers, since Python takes some of them for others."
+    return f'n__{name}' if name.isascii() else 'u__' + ''.join(c if c.isascii() and c != '_' else f'_{ord(c):x}_' for c in name)
+
 def _code(size, attr):
     "A size as a Python expression."
     if size.op == 'num': return str(size.args[0])
-    if size.op == 'name': return f'n__{size.args[0]}'
+    if size.op == 'name': return _var(size.args[0])
     return attr(size.args[0]) if size.op == 'self' else f'({_code(size.args[0], attr)} {size.op} {_code(size.args[1], attr)})'
 
 # %% ../nbs/core/08b_shape_checkers.ipynb #4679e4d4
@@ -59,27 +64,28 @@ class _Writer:
     "Writes the statements and tests of one phase: before the call, or after it."
     def __init__(self, attr, given=()):
         self.attr,self.bound,self.maybe,self.constants,self.number = attr,set(given),set(),{},count(1)
-        self.lines,self.tests,self.waiting,self.later = [],[],[],[]
+        self.lines,self.tests,self.waiting,self.later,self.runs = [],[],[],[],set()
 
     def fresh(self): return f's__{next(self.number)}'
     def write(self, depth, line): self.lines.append('    '*depth + line)
 
     def need(self, depth, test):
         "`test` must hold."
-        if depth: self.write(depth, f'if not ({test}): raise ValueError')
+        if depth: self.write(depth, f'if not ({test}): raise s__Doubt')
         else: self.tests.append(test)
 
     def same(self, depth, name, var):
         "`var` holds a size of `name`."
-        if name in self.bound: return self.need(depth, f'{var} == n__{name}')
+        n = _var(name)
+        if name in self.bound: return self.need(depth, f'{var} == {n}')
         self.maybe.add(name)
-        self.write(depth, f'if n__{name} is None: n__{name} = {var}')
-        self.write(depth, f'elif n__{name} != {var}: raise ValueError')
+        self.write(depth, f'if {n} is None: {n} = {var}')
+        self.write(depth, f'elif {n} != {var}: raise s__Doubt')
 
     def known(self, depth, size):
         "Whether all names in `size` are bound; those that may be are made sure of."
         names = size.leaves('name')
-        for o in sorted(names & self.maybe): self.write(depth, f'if n__{o} is None: raise ValueError')
+        for o in sorted(names & self.maybe): self.write(depth, f'if {_var(o)} is None: raise s__Doubt')
         return names <= self.bound | self.maybe
 
 # %% ../nbs/core/08b_shape_checkers.ipynb #bdb6081e
@@ -88,8 +94,9 @@ def _write_tensor(w, p, v, depth):
     targets,todo = [],[]
     for axis in p.axes:
         name = axis.name if axis.kind == 'rest' else axis.size.args[0] if axis.plain else None
+        if axis.kind == 'rest': w.runs.add(name)
         new = name is not None and name not in w.bound | w.maybe and not depth
-        var = f'n__{name}' if new else w.fresh()
+        var = _var(name) if new else w.fresh()
         targets.append(f"{'*' if axis.kind == 'rest' else ''}{var}")
         if new: w.bound.add(name)
         elif name is not None: todo.append((w.same, name, var))
@@ -105,7 +112,7 @@ def _write_size(w, axis, var, depth):
     "A computed size: a test if its names are known, else it waits; inside a block that is left to the careful half."
     if axis.size.leaves('name') <= w.bound: w.need(depth, f'{var} == {_code(axis.size, w.attr)}')
     elif depth and w.known(depth, axis.size): w.need(depth, f'{var} == {_code(axis.size, w.attr)}')
-    elif depth: w.write(depth, 'raise ValueError')
+    elif depth: w.write(depth, 'raise s__Doubt')
     else: w.waiting.append((axis, var))
 
 # %% ../nbs/core/08b_shape_checkers.ipynb #d94ec52c
@@ -121,19 +128,19 @@ def _write_waiting(w):
             elif steps is None:
                 w.waiting.append((axis, var))
                 continue
-            else: _write_solution(w, f'n__{next(iter(missing))}', steps, var)
+            else: _write_solution(w, _var(next(iter(missing))), steps, var)
             w.bound |= missing - w.maybe
             moved = True
 
 def _write_solution(w, name, steps, var):
     "Walk from a size back to the name in it."
-    w.write(0, f'{name} = {var}')
     for op,other,left in steps:
-        known = _code(other, w.attr)
-        if op == '*': w.write(0, f'if {name} % {known}: raise ValueError')
-        w.write(0, f"{name} = {name} // {known}" if op == '*' else f'{name} = {name} - {known}' if op == '+'
-                else f'{name} = {name} + {known}' if left else f'{name} = {known} - {name}')
-    w.write(0, f'if {name} < 0: raise ValueError')
+        known,new = _code(other, w.attr),w.fresh()
+        if op == '*': w.write(0, f'if {var} % {known}: raise s__Doubt')
+        w.write(0, f'{new} = ' + (f'{known} - {var}' if op == '-' and not left else f"{var} {dict(zip('*+-', ('//', '-', '+')))[op]} {known}"))
+        var = new
+    w.write(0, f'if {var} < 0: raise s__Doubt')
+    w.write(0, f'{name} = {var}')
 
 # %% ../nbs/core/08b_shape_checkers.ipynb #bce09d9c
 def _write_value(w, p, v, depth=0, last=False):
@@ -151,8 +158,8 @@ def _write_value(w, p, v, depth=0, last=False):
             w.write(depth, f'{var} = {v}[{key!r}]' + (f' if {key!r} in {v} else None' if item.optional else ''))
             _write_value(w, item, var, depth, last)
         return
-    w.write(depth, f'if not isinstance({v}, (list, tuple)): raise ValueError')
-    if p.items[0] == Nest('any') and p.kind == 'list': return
+    w.write(depth, f'if not s__isinstance({v}, s__sequences): raise s__Doubt')
+    if p.kind == 'list' and isinstance(p.items[0], Nest) and p.items[0].kind == 'any': return
     names = [w.fresh() for _ in p.items]
     if p.kind == 'list': w.write(depth, f'for {names[0]} in {v}:')
     else: w.write(depth, f"{', '.join(names)}{',' if len(names) == 1 else ''} = {v}")
@@ -169,14 +176,18 @@ def _phase(
     w,       # `_Writer` that was given all values of this phase
     values,  # source of all arguments, and of the result if there is one yet
     keep=(), # names that have to be the same in all calls
+    last=False, # after the call: if there was doubt before it, names may be unknown, and the careful half goes on
+    accept=(),  # lines for a doubtful value that is accepted
 ): # lines of source
     "One phase: read and test; in doubt, ask the careful half."
     _write_all(w)
-    w.tests += [f"self.kept_sizes[{k!r}] == n__{k}" for k in keep]
+    w.tests += [f"self.kept_sizes[{k!r}] == {f'(*{_var(k)},)' if k in w.runs else _var(k)}" for k in keep]
     doubt = f"not ({' and '.join(w.tests)})" if w.tests else 'False'
-    lines = ['try:', *('    ' + o for o in w.lines), f'    s__doubt = {doubt}', 'except Exception: s__doubt = True',
-             'if s__doubt:', f'    if torch.compiler.is_compiling(): torch._dynamo.graph_break(s__hint({values}))',
-             f'    s__e = s__fault({values})', '    if s__e is not None: raise s__e']
+    lines = ['try:', *('    ' + o for o in w.lines), f'    s__doubt = {doubt}', 'except s__Error: s__doubt = True']
+    if last: lines = ['if not s__doubt:', *('    ' + o for o in lines)]
+    lines += ['if s__doubt:', f'    if s__torch.compiler.is_compiling(): s__torch._dynamo.graph_break(s__hint({values}))',
+              f'    s__e = s__fault({values})', '    if s__isinstance(s__e, s__Error):',
+              '        try: raise s__e', '        finally: del s__e', *('    ' + o for o in accept)] # the exception must not keep this frame alive
     w.lines,w.tests = [],[]
     return lines
 
@@ -189,7 +200,8 @@ def _compile(
     constants, # name -> object that the source refers to
 ): # the function
     "Compile source in this module's namespace, and keep it for tracebacks."
-    name = name if name.isidentifier() else 'function'
+    name = name if name.isidentifier() and not keyword.iskeyword(name) else 'function'
+    constants = dict(s__torch=torch, s__isinstance=isinstance, s__sequences=(list, tuple), s__Error=Exception, s__Doubt=ValueError, **constants)
     source = '\n'.join([f"def s__make({', '.join(constants)}):", f'    def {name}({header}):', *('        ' + o for o in body), f'    return {name}', ''])
     file = f'<shape check {next(_numbers)} of {name}>'
     linecache.cache[file] = len(source), None, source.splitlines(True), file
@@ -223,15 +235,17 @@ def _careful(
         args,result = dict(zip(names, values)),values[len(names):] # the result comes last, if it is there
         if any(map(_is_traced, values)): return None
         self = args.get(owner)
-        path = layer_path(self) if isinstance(self, torch.nn.Module) else ''
+        path = lambda: layer_path(self) if isinstance(self, torch.nn.Module) else ''
         kept = getattr(self, 'kept_sizes', {}) if keep else {}
-        match = Match(f'{where} (layer {path})' if path else where, sizes, self, args, {k: kept[k] for k in keep if k in kept})
+        match = Match(lambda: f'{where} (layer {o})' if (o := path()) else where, sizes, self, args, {k: kept[k] for k in keep if k in kept})
         todo = [(f'argument {k}', Nest('dict', tuple((o, p) for o in args[k])) if kind is inspect.Parameter.VAR_KEYWORD else p, args[k])
                 for k,p,kind in promised]
         if result: todo.append(('return value', output, result[0]))
-        try: match.take(todo)
+        try:
+            match.take(todo)
+            if keep and (result or output is None): self.kept_sizes = {**{k: n for k,n in match.sizes.items() if k in keep}, **kept}
         except (ShapeError, ArgumentError) as e: return e.with_traceback(None)
-        if keep: self.kept_sizes = {**{k: n for k,n in match.sizes.items() if k in keep}, **kept}
+        except AttributeError as e: return ArgumentError(say(f'{where}, argument keep', 'an object that takes the attribute kept_sizes', str(e)))
         return None
     return _for_compile(careful)
 
@@ -239,11 +253,15 @@ def _careful(
 def _assign(fn, parameters, signature, where, owner):
     "Pairs of parameter and pattern; an argument whose default is None may be None."
     free,promised = [k for k in parameters if k != owner and parameters[k].kind is not inspect.Parameter.VAR_KEYWORD],[]
+    most = len(free)
+    for k in parameters:
+        if k[:3] in ('s__', 'n__', 'u__') or k == '_checking': raise ArgumentError(say(f'{where}, argument {k}', 'another name', repr(k), 'The checker uses it.'))
     for name,pattern in signature.inputs:
         if name is None and not free:
-            raise ArgumentError(say(f'{where}, pattern', f'at most {len(parameters) - bool(owner)} inputs', f'{len(signature.inputs)} in {signature.text!r}'))
+            raise ArgumentError(say(f'{where}, pattern', f'at most {most} inputs', f'{len(signature.inputs)} in {signature.text!r}'))
         name = name or free[0]
         if name not in parameters or name == owner: raise ArgumentError(say(f'{where}, pattern', 'the name of an argument', repr(name), nearest(name, parameters)))
+        if name in (k for k,*_ in promised): raise ArgumentError(say(f'{where}, pattern', 'one pattern for each argument', f'two for {name}'))
         if name in free: free = free[free.index(name)+1:] if signature.inputs[len(promised)][0] is None else [k for k in free if k != name]
         kind = parameters[name].kind
         if parameters[name].default is None: pattern = pattern._replace(optional=True)
@@ -259,6 +277,9 @@ def _tensors(pattern):
 def _check_names(patterns, given, where, text):
     "Every name must be bound: by an axis that is just that name, or by solving for it."
     axes = [o for p in patterns for t in _tensors(p) for o in t.axes]
+    runs = {o.name for o in axes if o.name}
+    numbers = set(given) | {k for o in axes if o.kind == 'size' for k in o.size.leaves('name')}
+    for k in runs & numbers: raise ArgumentError(say(f'{where}, pattern', f'{k} to be a size or a run of axes', f'both in {text!r}'))
     bound = set(given) | {o.size.args[0] for o in axes if o.plain} | {o.name for o in axes if o.name}
     waiting,moved = [o for o in axes if o.kind == 'size' and not o.size.leaves('name') <= bound],True
     while moved:
@@ -273,22 +294,21 @@ def _check_names(patterns, given, where, text):
             names = ' and '.join(sorted(missing))
             raise ArgumentError(say(f'{where}, pattern', f'{names} to be known from somewhere', f'only {o.text} at character {o.at}',
                                     f'Give {names} an axis of its own, or pass its size.') + f'\n  {text}\n  {" "*o.at}^')
-    return bound
+    return {k for o in axes if o.kind == 'size' for k in o.size.leaves('name')} | runs
 
 def _check_sizes(sizes, bound, where, what='size'):
     "Sizes given, or kept, are of names in the pattern, and whole numbers."
     for k in sizes:
         if k not in bound: raise ArgumentError(say(f'{where}, {what} {k}', 'a name in the pattern', repr(k), nearest(k, bound)))
-    for k,n in sizes.items() if isinstance(sizes, dict) else ():
-        if isinstance(n, bool) or not isinstance(n, int): raise ArgumentError(say(f'{where}, size {k}', 'a whole number', repr(n)))
+    return {k: whole(n, f'{where}, size {k}') for k,n in sizes.items()} if isinstance(sizes, dict) else sizes
 
 # %% ../nbs/core/08b_shape_checkers.ipynb #945cb102
 def _attr_code(parameters, owner, where):
     "How `{path}` is written: an argument, or an attribute of self."
     def attr(path):
         first = path.split('.')[0]
-        if first in parameters: return path
-        if owner: return f'{owner}.{path}'
+        read = ''.join([first, *(f'[{o}]' if o.isdecimal() else f'.{o}' for o in path.split('.')[1:])]) # layers.0.n_in is layers[0].n_in
+        if first in parameters or owner: return read if first in parameters else f'{owner}.{read}'
         raise ArgumentError(say(f'{where}, pattern', f'{{{path}}} to be an argument, or an attribute of self', f'a function of {", ".join(parameters) or "nothing"}'))
     return attr
 
@@ -317,7 +337,7 @@ def checked(
     owner = next((k for k in list(parameters)[:1] if k in ('self', 'cls')), None)
     promised = _assign(fn, parameters, signature, where, owner)
     bound = _check_names([*(p for _,p,_ in promised), *([signature.output] if signature.output else [])], sizes, where, signature.text)
-    _check_sizes(sizes, bound, where)
+    sizes = _check_sizes(sizes, bound, where)
     _check_sizes(keep, bound, where, 'kept size')
     if keep and owner != 'self': raise ArgumentError(say(f'{where}, argument keep', 'a method, whose object keeps the sizes', 'a function'))
     fault,hint = _careful(where, list(parameters), promised, signature.output, sizes, keep, owner)
@@ -328,13 +348,13 @@ def checked(
         if kind is not inspect.Parameter.VAR_KEYWORD: _write_value(w, p, k)
         else: w.later.append((Nest('list', (p,)), f'list({k}.values())'))
     values = ', '.join(parameters)
-    kept = [k for k in keep if any(k in o.size.leaves('name') for _,p,_ in promised for t in _tensors(p) for o in t.axes if o.kind == 'size')]
+    kept = [k for k in keep if any(k == o.name or o.kind == 'size' and k in o.size.leaves('name') for _,p,_ in promised for t in _tensors(p) for o in t.axes)]
     body = _phase(w, values, kept)
     if signature.output is None: body.append(f'return s__fn({call})')
     else:
         _write_value(w, signature.output, 's__r')
-        body += [f's__r = s__fn({call})', *_phase(w, ', '.join([*parameters, 's__r']), [k for k in keep if k not in kept]), 'return s__r']
-    start = [f'if not _checking: return s__fn({call})', *(f'n__{k} = {n}' for k,n in sizes.items()), *(f'n__{k} = None' for k in sorted(w.maybe))]
+        body += [f's__r = s__fn({call})', *_phase(w, ', '.join([*parameters, 's__r']), [k for k in keep if k not in kept], last=True), 'return s__r']
+    start = [f'if not _checking: return s__fn({call})', *(f'{_var(k)} = {n}' for k,n in sizes.items()), *(f'{_var(k)} = None' for k in sorted(w.maybe))]
     wrapper = _compile(fn.__name__, header, start + body, dict(s__fn=fn, s__fault=fault, s__hint=hint, **w.constants))
     functools.update_wrapper(wrapper, fn)
     wrapper.__defaults__ = tuple(p.default for p in parameters.values() if p.default is not p.empty and p.kind is not p.KEYWORD_ONLY) or None
@@ -353,16 +373,15 @@ def sizes_reader(
     _check_sizes(given, bound, where)
     w = _Writer(_attr_code((), None, where), given)
     _write_value(w, pattern, 's__x')
-    values = ', '.join(['s__x', *(f'n__{k}' for k in given)])
+    values = ', '.join(['s__x', *map(_var, given)])
     def careful(x, *sizes):
-        sizes = dict(zip(given, sizes))
-        _check_sizes(sizes, bound, where)
-        match = Match(where, sizes)
+        match = Match(where, dict(zip(given, sizes)))
         try: match.take([('argument x', pattern, x)])
         except (ShapeError, ArgumentError) as e: return e.with_traceback(None)
+        return match.sizes
     fault,hint = _for_compile(careful)
-    body = _phase(w, values)
-    runs = {o.name for t in _tensors(pattern) for o in t.axes if o.name}
-    sure = ', '.join(f"{k!r}: {f'tuple(n__{k})' if k in runs else f'n__{k}'}" for k in sorted(w.bound))
-    body += [f's__sizes = {{{sure}}}', *(f'if n__{k} is not None: s__sizes[{k!r}] = n__{k}' for k in sorted(w.maybe)), 'return s__sizes']
-    return _compile('sizes', values, [f'n__{k} = None' for k in sorted(w.maybe)] + body, dict(s__fault=fault, s__hint=hint, **w.constants))
+    body = _phase(w, values, accept=['return s__e'])
+    size = {k: f'(*{_var(k)},)' if k in w.runs else _var(k) for k in w.bound | w.maybe}
+    sure = ', '.join(f'{k!r}: {size[k]}' for k in sorted(w.bound))
+    body += [f's__sizes = {{{sure}}}', *(f'if {_var(k)} is not None: s__sizes[{k!r}] = {size[k]}' for k in sorted(w.maybe)), 'return s__sizes']
+    return _compile('sizes', values, [f'{_var(k)} = None' for k in sorted(w.maybe)] + body, dict(s__fault=fault, s__hint=hint, **w.constants))

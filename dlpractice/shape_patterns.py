@@ -11,8 +11,10 @@ __all__ = ['Size', 'way_to', 'Axis', 'TensorPattern', 'Nest', 'Signature', 'dtyp
 # %% ../nbs/core/08_shape_patterns.ipynb #00cd53fe
 import re
 from functools import cache
+from keyword import iskeyword
 from operator import add, floordiv, mul, sub
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -129,27 +131,46 @@ class _Reader:
         if found: self.at = found.end()
         return found
 
+    def sees_here(self, pattern): return re.compile(pattern).match(self.text, self.at)
+
     def glued(self, pattern):
-        "The same, where no space may come first."
-        found = re.compile(pattern).match(self.text, self.at)
+        "The same as `take`, where no space may come first."
+        found = self.sees_here(pattern)
         if found: self.at = found.end()
         return found
 
+    def name(self, pattern):
+        "A name, in the form in which Python itself stores names; only what Python takes as one."
+        found = self.glued(pattern)
+        if found and not found[1].isidentifier(): self.fail('a name', f'{found[1]!r} is none in Python.', found.start(1))
+        return normalize('NFKC', found[1]) if found else None
+
     def inside(self):
-        "What stands in the bracket that opens here; '' where it is not closed."
+        "What stands in the bracket that opens here."
+        if self.text[:self.at].count('(') + self.text[:self.at].count('[') > 15: self.fail('at most 15 brackets')
         depth = 0
         for i in range(self.at, len(self.text)):
             depth += (self.text[i] in '([{') - (self.text[i] in ')]}')
             if not depth: return self.text[self.at+1:i]
-        return ''
+        self.fail('a bracket that is closed')
 
 # %% ../nbs/core/08_shape_patterns.ipynb #b71e0685
 def _read_atom(r):
     "A number, a name, `{attribute}`, or a product in brackets."
-    if found := r.glued(r'\d+'): return Size('num', (int(found[0]),))
-    if found := r.glued(r'[^\W\d]\w*'): return Size('name', (found[0],))
-    if found := r.glued(r'\{([^\W\d]\w*(?:\.\w+)*)\}'): return Size('self', (found[1],))
-    if not r.glued(r'\('): r.fail('a size (a name, a number or {attribute})', 'Within a size there are no spaces: 2*h.' if r.glued(r'(?= )') else '')
+    if found := r.glued(r'[0-9]+'):
+        if len(found[0]) > 18: r.fail('a number that a size can be', at=found.start())
+        return Size('num', (int(found[0]),))
+    if r.sees_here(r'_(?!\w)'): r.fail('a size', "'_' is an axis of its own: what is computed needs a name.")
+    if name := r.name(r'([^\W\d]\w*)'): return Size('name', (name,))
+    if found := r.glued(r'\{([^\W\d]\w*(?:\.\w+)*)\}'):
+        first,*rest = path = normalize('NFKC', found[1]).split('.')
+        if any(map(iskeyword, path)) or not first.isidentifier() or not all(o.isdecimal() or o.isidentifier() for o in rest):
+            r.fail('the name of an attribute', at=found.start(1))
+        return Size('self', ('.'.join(path),))
+    hint = 'Within a size there are no spaces: 2*h.' if r.sees_here(' ') else 'A dictionary has a colon behind each key.' if r.sees_here(r'\{') else ''
+    if not r.sees_here(r'\('): r.fail('a size (a name, a number or {attribute})', hint)
+    r.inside()
+    r.glued(r'\(')
     size = _read_sum(r)
     while not r.take(r'\)'):
         if r.at == len(r.text): r.fail("')'")
@@ -159,6 +180,7 @@ def _read_atom(r):
 def _read_product(r):
     size = _read_atom(r)
     while found := r.glued(r'\*|//'): size = Size(found[0], (size, _read_atom(r)))
+    if r.sees_here(r'\*|//|\+|-(?!>)') and len(re.findall(r'[-+*/]+', r.text[r.text.rfind(' ', 0, r.at) + 1:r.at])) > 30: r.fail('at most 30 operations')
     return size
 
 def _read_sum(r):
@@ -175,7 +197,8 @@ def _read_axis(r):
     r.sees('')
     at = r.at
     if r.glued(r'\.\.\.'): axis = Axis('rest', '...', at)
-    elif found := r.glued(r'\*([^\W\d]\w*)'): axis = Axis('rest', found[0], at, name=found[1])
+    elif r.sees_here(r'\*_(?!\w)'): r.fail("a name right after '*'", 'A run of axes without a name is ...', at + 1)
+    elif name := r.name(r'\*([^\W\d]\w*)'): axis = Axis('rest', f'*{name}', at, name=name)
     elif r.glued(r'_(?!\w)'): axis = Axis('any', '_', at)
     elif r.sees(r'\*'): r.fail("a name right after '*'", 'A product is written without spaces: 2*h.', at + 1)
     else:
@@ -208,16 +231,20 @@ def _has_comma(text):
     while re.search(r'[(\[{][^()\[\]{}]*[)\]}]', text): text = re.sub(r'[(\[{][^()\[\]{}]*[)\]}]', '', text)
     return ',' in text
 
+_key = r'''([^\W\d]\w*|[0-9]{1,18}|'[^']*'|"[^"]*") *:'''
+
 def _read_entry(r):
-    key = r.take(r'''([^\W\d]\w*|\d+|'[^']*'|"[^"]*") *:''')
+    key = r.take(_key)
     if not key: r.fail('a key and a colon')
-    return (int(key[1]) if key[1].isdigit() else key[1].strip('\'"')), _read_pattern(r)
+    key = key[1]
+    return (key[1:-1] if key[0] in '\'"' else int(key) if key.isdecimal() else key), _read_pattern(r)
 
 # %% ../nbs/core/08_shape_patterns.ipynb #14d8600e
 def _read_pattern(r):
     "A tensor or a nest, and what may follow it: a dtype, a question mark."
-    if r.sees(r'\[') and r.take(r'\['): pattern = Nest('list', (_read_pattern(r),))
-    elif r.sees(r'''\{ *[\w'"]+ *:''') and r.take(r'\{'): pattern = Nest('dict', _read_items(r, r'\}', _read_entry))
+    if r.sees(r'[\[({]'): r.inside()
+    if r.take(r'\['): pattern = Nest('list', (_read_pattern(r),))
+    elif r.sees(r'\{ *' + _key) and r.take(r'\{'): pattern = Nest('dict', _read_items(r, r'\}', _read_entry))
     elif r.take(r'\( *\)'): pattern = TensorPattern(())
     elif r.sees(r'\(') and _has_comma(r.inside()) and r.take(r'\('): pattern = Nest('tuple', _read_items(r, r'\)', _read_pattern))
     elif r.take(rf'any(?= *({_end}))'): pattern = Nest('any')
@@ -231,15 +258,11 @@ def _read_pattern(r):
 
 def _read_input(r):
     name = r.take(r'([^\W\d]\w*) *=')
-    return (name[1] if name else None), _read_pattern(r)
+    return (normalize('NFKC', name[1]) if name else None), _read_pattern(r)
 
 # %% ../nbs/core/08_shape_patterns.ipynb #829a931b
 @cache
-def read_signature(
-    text:str,              # `'b c h w, mask=b h w -> b c'`
-    where:str='shaped',    # who asks, for the message
-)->Signature: # inputs and output
-    "Reads the pattern of a function. A mistake raises `ArgumentError` that points at its character."
+def _read_signature(text, where):
     r,inputs = _Reader(text, where),[]
     if not r.sees('->'):
         inputs.append(_read_input(r))
@@ -251,6 +274,15 @@ def read_signature(
     while r.take(','): outputs.append(_read_pattern(r))
     if r.sees('$') is None: r.fail("',' or the end")
     return Signature(tuple(inputs), outputs[0] if len(outputs) == 1 else Nest('tuple', tuple(outputs)), text)
+
+# %% ../nbs/core/08_shape_patterns.ipynb #9db85520
+def read_signature(
+    text:str,              # `'b c h w, mask=b h w -> b c'`
+    where:str='shaped',    # who asks, for the message
+)->Signature: # inputs and output
+    "Reads the pattern of a function. A mistake raises `ArgumentError` that points at its character."
+    if isinstance(text, str) and len(text) <= 5000: return _read_signature(text, where)
+    raise ArgumentError(say(f'{where}, pattern', "a text such as 'b c h w -> b c'", 'a very long one' if isinstance(text, str) else f'a {type(text).__name__}'))
 
 # %% ../nbs/core/08_shape_patterns.ipynb #6648b898
 @cache

@@ -16,6 +16,7 @@ from .broadcasting import allow, broadcast_guard, max_keep, mean_keep, min_keep,
 from .errors import ArgumentError, say
 from .layer_shapes import ShapeTrace, asserting, remove_asserts, trace_shapes
 from .shape_checkers import checked, checking, off, on, sizes_reader
+from .shape_faults import whole
 from .shape_patterns import read_signature
 
 # %% ../nbs/lessons/10_shapes.ipynb #60b4c501
@@ -34,8 +35,9 @@ def check_shape(
     **sizes:int, # sizes that names must have: `h=32`
 )->dict: # name -> int, for all names in the pattern; a run of axes (`*lead`) gives a tuple
     "Compare a value with a pattern, also while checks are off. Raises `ShapeError` where they differ, `ArgumentError` for a bad pattern."
+    if not isinstance(pattern, str): read_signature(pattern, 'check_shape')
     _read(pattern, tuple(sizes))
-    return _readers[pattern, tuple(sizes)](x, *sizes.values())
+    return _readers[pattern, tuple(sizes)](x, *(n if type(n) is int else whole(n, f'check_shape, size {k}') for k,n in sizes.items()))
 
 # %% ../nbs/lessons/10_shapes.ipynb #05afe8b3
 def shaped(
@@ -48,9 +50,11 @@ def shaped(
     """Check the shapes of arguments and result at every call; `ShapeError` says which axis is wrong and why.
 
     A bad pattern raises `ArgumentError` at once. While checks are off (`shapes.off()`, `DLPRACTICE_SHAPES=0`) functions come back undecorated."""
+    if not isinstance(keep, str): raise ArgumentError(say('shaped, argument keep', "names, parted by spaces: 'd'", repr(keep)))
+    if not isinstance(pattern, str): read_signature(pattern)
     def decorate(fn):
         if isinstance(fn, (staticmethod, classmethod)): return type(fn)(decorate(fn.__func__))
-        if not inspect.isfunction(fn) or inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
+        if not inspect.isfunction(fn) or any(o(fn) for o in (inspect.iscoroutinefunction, inspect.isgeneratorfunction, inspect.isasyncgenfunction)):
             raise ArgumentError(say('shaped', 'a plain function or method', repr(fn), 'Of a module, decorate `forward`; inside nn.Sequential, put a ShapeAssert.'))
         return checked(fn, read_signature(pattern, fn.__qualname__.split('<locals>.')[-1]), sizes, tuple(keep.split())) if checking() else fn
     return decorate
@@ -60,6 +64,7 @@ class ShapeAssert(nn.Module):
     "An identity layer that checks the shape of what passes; nothing is checked while checks are off."
     def __init__(self,
         pattern:str, # `'b 16 h w'`: one value
+        /,
         **sizes:int, # sizes that names must have: `h=32`
     ):
         super().__init__()
