@@ -1,7 +1,8 @@
 """Shape checks: time per call beside other tools, the step of a small CNN, and what each tool says of one mistake.
 
 python benchmarks/shapes.py"""
-import warnings
+import ctypes, warnings
+from time import process_time
 
 import torch
 from torch import nn
@@ -126,6 +127,12 @@ def compiled_report(found, repeats):
     return figures, table(['way', 'fullgraph, backend eager', 'fullgraph, inductor'], rows)
 
 
+def keep_memory():
+    "Tell glibc to keep freed memory: page faults of fresh memory would drown differences of one per cent."
+    try: ctypes.CDLL(None).mallopt(-3, 1 << 30), ctypes.CDLL(None).mallopt(-1, 1 << 30)   # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
+    except (OSError, AttributeError): pass
+
+
 def small_cnn():
     return nn.Sequential(nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 32, 3, stride=2), nn.BatchNorm2d(32), nn.ReLU(),
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
@@ -134,6 +141,7 @@ def small_cnn():
 def steps_report(repeats):
     "A training step of a small CNN with every layer asserted."
     from dlpractice.shapes import ShapeAssert, asserting
+    keep_memory()
     patterns = ['b 16 h w']*3 + ['b 32 h w']*3 + ['b 32 1 1', 'b 32', 'b 10']
     plain = small_cnn()
     nets = {'plain': plain, 'ShapeAssert after every layer': nn.Sequential(*(m for pair in zip(plain, map(ShapeAssert, patterns)) for m in pair))}
@@ -142,8 +150,20 @@ def steps_report(repeats):
     def step(net):
         F.cross_entropy(net(x), y).backward()
         for p in net.parameters(): p.grad = None
-    times = paired({k: repeat(step, net, calls=1) for k, net in nets.items()}, repeats=repeats, warmup=5)
-    return [figure(f'training step of a small CNN, batch of 64: {k}', ratio(times, k, 'plain')[0], 1.01, 'x',
+    times = {k: [] for k in nets}
+    for i in range(-5, repeats):
+        for k in list(nets)[::1 if i % 2 else -1]:
+            start = process_time()      # of this process and its one thread: what else runs on the machine counts less
+            step(nets[k])
+            if i >= 0: times[k].append(process_time() - start)
+    chains = {k: nn.Sequential(*(nn.Identity() for _ in patterns)) for k in ('plain', 'asserting(model)')}
+    asserting(chains['asserting(model)'], x[:, 0, 0])
+    chains['ShapeAssert after every layer'] = nn.Sequential(*(ShapeAssert('b 32') for _ in patterns))
+    alone = paired({k: repeat(chain, x[:, 0, 0], calls=300) for k, chain in chains.items()}, repeats=21, warmup=2)
+    alone['nothing'] = [0.]*21
+    share = lambda k: 100*extra(alone, k, 'plain' if k[0] == 'a' else 'nothing', 300)[0]/(1e6*median(times['plain']))
+    return [figure(f'the checks of nine layers alone, as a share of that step: {k}', share(k), 1, '%') for k in nets if k != 'plain'] + [
+            figure(f'training step of a small CNN, batch of 64, processor time: {k}', ratio(times, k, 'plain')[0], None, 'x',
                    note=f'quartiles {ratio(times, k, "plain")[1]:.3f} to {ratio(times, k, "plain")[2]:.3f}; plain {1e3*median(times["plain"]):.1f} ms') for k in nets if k != 'plain']
 
 
@@ -154,6 +174,10 @@ def messages(found):
         try: said = f'passes, result {tuple(f(torch.zeros(4, 8, 5, 5), torch.zeros(3)).shape)}'
         except Exception as e: said = ' '.join(str(e).split()) or f'{type(e).__name__}, without a message'
         rows.append([name, said if len(said) < 240 else said[:240] + ' …'])
+    try:
+        from einops.layers.torch import EinMix
+        EinMix('b c -> b d', weight_shape='c d', c=8, d=4)(torch.zeros(5, 3))
+    except Exception as e: rows.append(['einops EinMix built for c=8, given 3', ' '.join(str(e).split())[:240]])
     return table(['way', 'message'], rows)
 
 
@@ -164,7 +188,7 @@ def main(quick=False):
     figures, found = calls_report(repeats)
     figures += tensors_report(repeats)
     new, compiled = compiled_report(found, repeats)
-    figures += new + steps_report(repeats if quick else 151)
+    figures += new + steps_report(repeats if quick else 301)
     print(f'`x.mean((2, 3))*scale` with `x` of (4, 8, 5, 5) and `scale` of (8,); {CALLS} calls per round, {repeats} rounds.\n')
     print(f'#### What torch.compile takes\n\n{compiled}\n\n#### What is said of a scale with 3 sizes for 8 channels\n\n{messages(found)}\n')
     print(figures_table(figures))

@@ -195,7 +195,9 @@ def trace_shapes(
 class _Expectations:
     "What the first batch showed, and where the pass that runs in this thread is."
     def __init__(self, model, batch_axis):
-        self.kind,self.batch_axis,self.seen,self.run = type(model).__name__,batch_axis,{},threading.local()
+        self.kind,self.batch_axis,self.run = type(model).__name__,batch_axis,threading.local()
+        self.seen = {}     # (training, path, number of the call, spot in the output) -> (shape, batch size)
+        self.accepted = {} # batch size -> {(training, path, number of the call): shape}, so that most outputs are compared once
 
     def __getstate__(self): return {**self.__dict__, 'run': None}
     def __setstate__(self, state): self.__dict__.update(state, run=threading.local())
@@ -234,18 +236,25 @@ class _Start:
         axis = e.batch_axis
         e.run.calls,e.run.new = {},{}
         e.run.batch = next((x.shape[axis] for _,x in tensors if x.dim() > axis), 0)
+        if len(e.accepted) > 64: e.accepted = {}
+        e.run.accepted = e.accepted.setdefault(e.run.batch, {})
         e.compare((model.training, '', 'in'), '', type(model).__name__, 'its input', (*args, *kwargs.values()))
 
 class _Check:
     "Hook after a layer: its output is compared, or taken down."
     def __init__(self, expectations, path): self.expectations,self.path = expectations,path
     def __call__(self, module, args, out):
-        run = self.expectations.run
-        if torch.compiler.is_compiling() or not checking() or getattr(run, 'calls', None) is None: return
-        n = run.calls[self.path] = run.calls.get(self.path, 0) + 1
-        self.expectations.compare((module.training, self.path, n), self.path, type(module).__name__, 'its output', out)
-        if not self.path: # the pass is complete: what it showed holds from now on
-            self.expectations.seen.update(run.new)
+        if torch.compiler.is_compiling() or not checking(): return
+        run,path = self.expectations.run,self.path
+        calls = getattr(run, 'calls', None)
+        if calls is None: return
+        n = calls[path] = calls.get(path, 0) + 1
+        key = module.training,path,n
+        if run.accepted.get(key, self) != getattr(out, 'shape', None):
+            self.expectations.compare(key, path, type(module).__name__, 'its output', out)
+            if isinstance(out, torch.Tensor) and not run.new: run.accepted[key] = out.shape
+        if not path: # the pass is complete: what it showed holds from now on
+            if run.new: self.expectations.seen.update(run.new)
             run.calls = None
 
 # %% ../nbs/core/08d_layer_shapes.ipynb #a8600409
