@@ -32,9 +32,17 @@ def missing_data(nb):
     return sorted(n for n in names if not has_real(n))
 
 
+def is_bar(output):
+    "A progress bar that a slow machine drew: it would be stored half done."
+    text = output.get('text', '')
+    return output.get('name') == 'stderr' and bool(re.search(r'\d+%\|', text if isinstance(text, str) else ''.join(text)))
+
+
 def clean(path):
-    "Apply nbdev's cleaning, as the git hook does."
+    "Drop progress bars, and apply nbdev's cleaning, as the git hook does."
     nb = read_nb(path)
+    for cell in nb.cells:
+        if cell.cell_type == 'code': cell.outputs = [o for o in cell.get('outputs', []) if not is_bar(o)]
     _nbdev_clean(nb)
     write_nb(nb, path)
 
