@@ -34,8 +34,9 @@ def missing_data(nb):
 
 def is_bar(output):
     "A progress bar that a slow machine drew: it would be stored half done."
-    text = output.get('text', '')
-    return output.get('name') == 'stderr' and bool(re.search(r'\d+%\|', text if isinstance(text, str) else ''.join(text)))
+    text = output.get('text') or output.get('data', {}).get('text/plain') or ''
+    drawn = output.get('name') == 'stderr' or 'application/vnd.jupyter.widget-view+json' in output.get('data', {})
+    return drawn and bool(re.search(r'\d+%\|', ''.join(text)))
 
 
 def clean(path):
