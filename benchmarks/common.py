@@ -5,7 +5,7 @@ from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = ('torch', 'torchvision', 'numpy', 'torch-lr-finder', 'fastai', 'lightning', 'accelerate',
-            'jaxtyping', 'beartype', 'typeguard', 'einops')
+            'jaxtyping', 'beartype', 'typeguard', 'einops', 'loss-landscapes')
 
 
 def paired(

@@ -8,6 +8,7 @@ _homes = {name: home for home, names in {
     'errors': 'ArgumentError CheckpointError DataError DlpracticeError ShapeError TrainingError',
     'plots': 'curve show_images',
     'snapshots': 'seeded unchanged',
+    'loss_planes': 'LossLine LossPlane Trajectory barrier loss_line loss_plane roughness sharpness',
     'shapes': 'ShapeAssert check_shape shaped',
     'layer_shapes': 'ShapeTrace asserting remove_asserts trace_shapes',
     'broadcasting': 'allow broadcast_guard max_keep mean_keep min_keep std_keep sum_keep',
@@ -15,6 +16,7 @@ _homes = {name: home for home, names in {
     'data': 'Batches Loaders channel_stats digits glyph_loaders glyphs has_real image_folder image_loaders real',
     'metrics': 'Mean accuracy confusion error top_k',
     'training': 'Checkpoint Learner',
+    'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
 }.items() for name in names.split()}
 __all__ = list(_homes)
