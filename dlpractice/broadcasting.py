@@ -46,7 +46,7 @@ def _line():
     inner = frame.f_code.co_filename.startswith(_torch_folder)
     while frame.f_back and frame.f_code.co_filename.startswith(_torch_folder): frame = frame.f_back
     file,n = frame.f_code.co_filename,frame.f_lineno
-    name = 'the cell' if 'ipykernel_' in file else os.path.basename(file)
+    name = 'the cell' if 'ipykernel_' in file or 'ipython-input' in file else os.path.basename(file)
     source = linecache.getline(file, n).strip()
     return inner, f'{name}, line {n}' + (f' ({source})' if source else '')
 

@@ -117,10 +117,10 @@ class ShapeTrace:
 def _user_line(error):
     "The last line outside of PyTorch that the error passed through, with its source."
     folder = os.path.dirname(torch.__file__) + os.sep
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(folder) and not f.filename.startswith('<')]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith((folder, '<shape check', '<frozen'))]
     if not frames: return ''
     f = frames[-1]
-    name = 'the cell' if 'ipykernel_' in f.filename else os.path.basename(f.filename)
+    name = 'the cell' if 'ipykernel_' in f.filename or 'ipython-input' in f.filename else os.path.basename(f.filename)
     return f"{name}, line {f.lineno}: {f.line or linecache.getline(f.filename, f.lineno).strip()}"
 
 def _why(model, rows, module, inputs, error):

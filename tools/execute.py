@@ -2,10 +2,11 @@
 
 `execute.py [PATH …]`: those notebooks, or every one under `nbs/`. A notebook whose cells ask for a real dataset
 (`real('name')`) that is not on this machine is run but not written, so that outputs made with the data stay."""
-import os, re, sys, time
+import base64, io, json, os, re, sys, time
 from pathlib import Path
 
 import nbformat
+from PIL import Image
 from fastcore.nbio import read_nb, write_nb
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
@@ -39,11 +40,39 @@ def is_bar(output):
     return drawn and bool(re.search(r'\d+%\|', ''.join(text)))
 
 
+def few_colours(png, limit=40_000):
+    "A picture (base64) with 128 colours, where it is large and that makes it a third smaller."
+    raw, out = base64.b64decode(png), io.BytesIO()
+    if len(raw) < limit: return png
+    Image.open(io.BytesIO(raw)).convert('RGB').quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(out, 'PNG', optimize=True)
+    return base64.b64encode(out.getvalue()).decode() if len(out.getvalue()) < 0.67*len(raw) else png
+
+
+def prune_widgets(nb):
+    "Keep the state of widgets that are shown, and of what they are made of; progress bars that were never drawn leave theirs."
+    states = nb.metadata.get('widgets', {}).get('application/vnd.jupyter.widget-state+json', {}).get('state')
+    if not states: return
+    shown = json.dumps([o.get('data', {}).get('application/vnd.jupyter.widget-view+json') for c in nb.cells for o in c.get('outputs', [])])
+    todo, keep = [k for k in states if k in shown], set()
+    while todo:
+        k = todo.pop()
+        if k in keep: continue
+        keep.add(k)
+        todo += [o for o in re.findall(r'IPY_MODEL_(\w+)', json.dumps(states[k])) if o in states]
+    links = [k for k, s in states.items() if s.get('model_name') in ('LinkModel', 'DirectionalLinkModel')]
+    for k in links: keep |= {k} if set(re.findall(r'IPY_MODEL_(\w+)', json.dumps(states[k]))) <= keep else set()
+    for k in states.keys() - keep: del states[k]
+
+
 def clean(path):
-    "Drop progress bars, and apply nbdev's cleaning, as the git hook does."
+    "Drop progress bars, make pictures small, and apply nbdev's cleaning, as the git hook does."
     nb = read_nb(path)
     for cell in nb.cells:
-        if cell.cell_type == 'code': cell.outputs = [o for o in cell.get('outputs', []) if not is_bar(o)]
+        if cell.cell_type != 'code': continue
+        cell.outputs = [o for o in cell.get('outputs', []) if not is_bar(o)]
+        for o in cell.outputs:
+            if 'image/png' in o.get('data', {}): o['data']['image/png'] = few_colours(''.join(o['data']['image/png']))
+    prune_widgets(nb)
     _nbdev_clean(nb)
     write_nb(nb, path)
 
