@@ -2,6 +2,7 @@
 
 python benchmarks/run.py                      all of them, and results.md
 python benchmarks/run.py --only glyphs        one (or several) of them: printed, nothing written
+python benchmarks/run.py --without landscape  all but that one (or several), and results.md, which says so
 python benchmarks/run.py --quick              fewer rounds, to see that everything runs: printed, nothing written
 """
 import argparse, contextlib, importlib, inspect, io, json, os, subprocess, sys, tempfile, time
@@ -54,7 +55,7 @@ def body(text, figures):
     return text.replace(last, '').strip() if last else text.strip()
 
 
-def page(results, about):
+def page(results, about, without=()):
     "The text of results.md."
     goals = [f for r in results.values() for f in r['figures'] if f['target'] is not None]
     others = [f for r in results.values() for f in r['figures'] if f['target'] is None]
@@ -62,7 +63,8 @@ def page(results, about):
     failed = [n for n, r in results.items() if r['error']]
     lines = ['# Benchmarks', '', '<!-- Written by `make bench` (benchmarks/run.py); do not edit. -->', '',
              f'{len(goals) - len(missed)} of {len(goals)} figures reached their targets.'
-             + (f' Not measured, since it failed: {", ".join(failed)}.' if failed else ''), '',
+             + (f' Not measured, since it failed: {", ".join(failed)}.' if failed else '')
+             + (f' Left out of this run: {", ".join(TITLES[o] for o in without)}.' if without else ''), '',
              'Ways are timed interleaved, in rounds that pair them; a ratio is the median of the paired ratios. '
              'Each benchmark runs in a process of its own. Peers are pinned in `benchmarks/requirements.txt`.', '',
              *(f'- {k}: {v}' for k, v in about.items()),
@@ -77,6 +79,7 @@ def page(results, about):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', action='append', choices=list(TITLES), help='run this one; may be repeated')
+    parser.add_argument('--without', action='append', default=[], choices=list(TITLES), help='leave this one out; may be repeated')
     parser.add_argument('--quick', action='store_true', help='fewer rounds')
     parser.add_argument('--child', choices=list(TITLES), help=argparse.SUPPRESS)
     parser.add_argument('--json', help=argparse.SUPPRESS)
@@ -85,11 +88,11 @@ def main():
     os.environ.update(ENV)
     one_thread()
     about, results = machine(), {}
-    for name in args.only or TITLES:
+    for name in args.only or [o for o in TITLES if o not in args.without]:
         print(f'{name} ...', end=' ', flush=True)
         results[name] = measure(name, args.quick)
         print(f'{results[name]["seconds"]:.0f} s' + (f': {results[name]["error"]}' if results[name]['error'] else ''), flush=True)
-    text = page(results, about)
+    text = page(results, about, args.without)
     if args.only or args.quick: print('\n' + text)
     else:
         (HERE/'results.md').write_text(text)

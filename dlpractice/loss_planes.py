@@ -393,7 +393,7 @@ def roughness(
     bends = np.concatenate(bends)
     bends = bends[np.isfinite(bends)]
     total = np.abs(bends).sum()
-    return float(np.abs(bends[bends < 0]).sum()/total) if total else math.nan
+    return float(-bends[bends < 0].sum()/total) if total else math.nan
 
 def sharpness(
     what,               # a LossPlane or LossLine, or a model
