@@ -1,4 +1,4 @@
-"""For every pattern a small function of its own, written and compiled once: a check for half a microsecond.
+"""For every pattern a small function of its own, written and compiled once: a check for less than a microsecond.
 
 Docs: https://dlpractice.github.io/dlpractice/core/shape_checkers.html.md"""
 

@@ -1,4 +1,4 @@
-"""Wrong dimensions, silent or loud: see them at the layer where they begin, for half a microsecond a call.
+"""Wrong dimensions, silent or loud: see them at the layer where they begin, for less than a microsecond a call.
 
 Docs: https://dlpractice.github.io/dlpractice/lessons/shapes.html.md"""
 
