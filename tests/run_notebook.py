@@ -16,7 +16,8 @@ def notebooks(folder=here.parent/'nbs'):
 def run(path, nbdev=False, python=sys.executable, timeout=900, folder=None):
     "Run one notebook in a fresh process; gives the finished process, all it printed in `stdout`."
     path = Path(path).resolve()
-    env = os.environ | {'MPLBACKEND': 'agg', 'PYTHONPATH': str(here/'no_network'), 'OMP_WAIT_POLICY': 'passive', 'PYTHONIOENCODING': 'utf-8'}
+    path_too = os.pathsep.join([str(here/'no_network'), *filter(None, [os.environ.get('PYTHONPATH')])])
+    env = os.environ | {'MPLBACKEND': 'agg', 'PYTHONPATH': path_too, 'OMP_WAIT_POLICY': 'passive', 'PYTHONIOENCODING': 'utf-8'}
     cmd = [python, str(here/'run_notebook.py'), '--one', *(['--nbdev'] if nbdev else []), str(path)]
     return subprocess.run(cmd, cwd=folder or path.parent, env=env, timeout=timeout, text=True, encoding='utf-8', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
