@@ -1,5 +1,5 @@
 "Learners' exercises: every one accepts what is right and says what is wrong; the engine survives what learners write; progress is not lost."
-import json, os, re, subprocess, sys, textwrap, threading, time
+import copy, json, os, re, subprocess, sys, textwrap, threading, time
 from html.parser import HTMLParser
 
 import numpy as np
@@ -110,6 +110,38 @@ def variants():
     def broadcast(x): return torch.subtract(x, x.sum(-1)/x.shape[-1])
     def one_short(shape, pattern): return {k: n for k, n in zip(pattern.split(), shape)}
     def to_array(x): return (x - x.mean(-1, keepdim=True)).numpy()
+    def with_dense_products(product, n): return torch.linalg.eigvalsh(torch.stack([product(e) for e in torch.eye(n)])).max()
+    def on_a_copy(model, direction, xs, loss_of):
+        def at(x):
+            other = copy.deepcopy(model)
+            for n, d in direction.items(): other.get_parameter(n).data += x*d
+            return loss_of(other)
+        return np.array([at(x) for x in xs])
+    def by_state_dict(model, direction, xs, loss_of):
+        begin, out = model.state_dict(), []
+        for x in xs:
+            model.load_state_dict(begin | {n: begin[n] + x*d for n, d in direction.items()})
+            out.append(loss_of(model))
+        model.load_state_dict(begin)
+        return out
+    def by_rows(weight, d): return torch.zeros_like(d) if d.ndim == 1 else torch.stack([r*w.norm()/(r.norm() + 1e-9) for w, r in zip(weight, d)])
+    def starts_at_one(product, n):
+        v = torch.eye(n)[0]
+        for _ in range(100): v = product(v)/product(v).norm()
+        return (v @ product(v)).item()
+    yield 'landscape/1', 2.3, 'Off by -0.02'
+    yield 'landscape/1', torch.tensor(2.32), None
+    yield 'landscape/2', lambda xs, losses: max(y - np.interp(x, xs[[0, -1]], losses[[0, -1]]) for x, y in zip(xs, losses)), None
+    yield 'landscape/2', lambda xs, losses: losses.max() - np.median(losses), 'It is'
+    yield 'landscape/2', lambda xs, losses: losses - (1 - xs)*losses[0] - xs*losses[-1], 'not a number'
+    yield 'landscape/3', by_rows, None
+    yield 'landscape/3', lambda weight, d: torch.nan_to_num(d*weight.norm(dim=-1, keepdim=True)/d.norm(dim=-1, keepdim=True)), 'a bias'
+    yield 'landscape/4', on_a_copy, None
+    yield 'landscape/4', by_state_dict, 'Each step starts where the last one ended'
+    yield 'landscape/4', lambda model, direction, xs, loss_of: [loss_of(model) for x in xs], 'The losses are wrong'
+    yield 'landscape/5', with_dense_products, 'more than 1000 products'
+    yield 'landscape/5', starts_at_one, 'It is'
+    yield 'landscape/5', lambda product, n: product(torch.randn(n, 1)), 'takes a tensor of shape (1,)'
     yield 'shapes/2', broadcast, 'The mean lost its axis'
     yield 'shapes/2', loop_wrong, 'numbers'
     yield 'shapes/2', to_array, 'gives an array, not a tensor'
