@@ -254,8 +254,13 @@ def _unsure(lrs, tests, beta, rule):
     r = RangeTest(lrs, _table(tests, len(lrs)), ['end'], '', beta=beta, rule=rule)
     return r.interval is not None and r.verdict in ('clear', 'noisy: repeat') and r.interval[1] > 1.25**2*r.interval[0]
 
+def _bare(optimizer):
+    "What Accelerate wrapped, or the optimizer itself."
+    return getattr(optimizer, 'optimizer', optimizer)
+
 def _describe(optimizer):
     "The optimizer's class and what else than the rate matters."
+    optimizer = _bare(optimizer)
     g = optimizer.param_groups[0]
     keys = [k for k in ('momentum', 'betas', 'alpha', 'weight_decay', 'nesterov') if g.get(k)]
     return f"{type(optimizer).__name__}({', '.join(f'{k}={g[k]}' for k in keys)})"
@@ -398,7 +403,7 @@ def lr_range_test(
             if how == 'interrupted': break
     curves = _table(tests, steps)
     alive = np.isfinite(curves).sum(0)*2 > len(curves)
-    return RangeTest(lrs[alive], curves[:, alive], stops, _describe(opt), not isinstance(opt, torch.optim.SGD), growth, beta, rule)
+    return RangeTest(lrs[alive], curves[:, alive], stops, _describe(opt), not isinstance(_bare(opt), torch.optim.SGD), growth, beta, rule)
 
 # %% ../nbs/lessons/20_lr_range_test.ipynb #f4dddd8a
 @patch
