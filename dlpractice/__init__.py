@@ -18,6 +18,8 @@ _homes = {name: home for home, names in {
     'training': 'Checkpoint Learner',
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
+    'explorers': 'Explorer Frame Scene explorer',
+    'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 
