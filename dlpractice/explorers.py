@@ -45,7 +45,7 @@ class Scene:
     def __init__(self,
         figure,         # Matplotlib figure, or axes of it; taken over, and closed for pyplot
         alt:str,        # what the fixed layer shows, for those who cannot see it
-        colors:int=32,  # of each layer, at most 256
+        colors:int=32,  # of what moves, at most 256
         dpi:int=120,    # dots per inch of the figure
     ):
         import matplotlib.pyplot as plt
@@ -54,7 +54,7 @@ class Scene:
             raise ArgumentError(say('Scene, argument figure', 'a Matplotlib figure or axes', type(figure).__name__))
         self.figure.canvas.draw()
         self.figure.set_layout_engine('none') # or the axes would move with what is drawn into them
-        self.still = _png(self.figure, colors, dpi)
+        self.still = _png(self.figure, max(colors, 128), dpi) # once only, so it may be richer
         plt.close(self.figure)
         for ax in self.figure.axes:
             ax.set_autoscale_on(False)
