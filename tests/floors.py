@@ -5,7 +5,7 @@ floors = {
     1: ['plots', 'snapshots', 'schedules', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting',
         'progress_store', 'guarded_calls', 'answer_boxes', 'answers'],
     2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing', 'lanczos',
-        'directions', 'loss_shortcuts', 'judging', 'quizzes'],
+        'directions', 'loss_shortcuts', 'judging', 'quizzes', 'explorers'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes'],
     5: ['fine_tuning', 'shapes', 'landscape'],
