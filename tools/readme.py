@@ -4,6 +4,8 @@
 import json, posixpath, re, sys
 from pathlib import Path
 
+import yaml
+
 root = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(root/'docs'))
 import pages
@@ -24,14 +26,22 @@ def prose(source, name):
     return re.sub(r'^:::+ *\{\.callout-(\w+)[^}]*\}\n(.*?)\n:::+[ \t]*$', callout, source, flags=re.S | re.M).strip()
 
 
-def outputs(cell):
-    "What a code cell printed or gave, as text; pictures are left to the site."
+def caption(cell, name):
+    "The caption of a picture, which is left to the site; only where the code that draws it is hidden."
+    m = re.search(r'^#\| *fig-cap: *(.*)$', ''.join(cell['source']), re.M)
+    return prose(yaml.safe_load(m[1]), name) if m and re.search(r'^#\| *echo: *false', ''.join(cell['source']), re.M) else ''
+
+
+def outputs(cell, name):
+    "What a code cell printed or gave, as text; of pictures the captions."
     for o in cell['outputs']:
         if o['output_type'] == 'stream': text = ''.join(o['text'])
         elif 'text/markdown' in o.get('data', {}):
             yield ''.join(o['data']['text/markdown']).strip()
             continue
-        elif 'image/png' in o.get('data', {}): continue
+        elif 'image/png' in o.get('data', {}):
+            yield caption(cell, name)
+            continue
         else: text = ''.join(o.get('data', {}).get('text/plain', ''))
         if text.strip(): yield f'```\n{text.rstrip()}\n```'
 
@@ -47,7 +57,7 @@ def blocks(name):
         code = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()
         if 'hide' in directives or any(o.startswith('default_exp') for o in directives) or 'include: false' in directives: continue
         if code and 'echo: false' not in directives: yield f'```python\n{code}\n```'
-        yield from outputs(cell)
+        yield from outputs(cell, name)
 
 
 def text(name): return '\n\n'.join(o for o in blocks(name) if o) + '\n'
