@@ -9,8 +9,8 @@ from pathlib import Path
 
 docs = Path(__file__).resolve().parent
 root = docs.parent
-sys.path[:0] = [str(root), str(docs)]   # this tree's library and modules, in worker processes too
-import check, markup, pages, usage
+sys.path[:0] = [str(root), str(docs), str(root/'tools')]   # this tree's library and modules, in worker processes too
+import check, markup, pages, readme
 
 staged, source, assets, html, npm = docs/'_build'/'nbs', docs/'_src', docs/'_build'/'static', docs/'_build'/'html', docs/'node_modules'
 served = { # npm file -> its place under _static/
@@ -122,19 +122,9 @@ def tidy(out):
 
 
 def twins(out):
-    "A Markdown twin beside each page, and `llms.txt`, which lists them."
-    sys.path.insert(0, str(root/'tools'))
-    import readme
-    lines = [f'# {pages.title}', '', f'> {pages.description}']
-    for section, paths in pages.sections():
-        lines += ['', f'## {section or pages.title}', '']
-        for path in paths:
-            name = f'{pages.docname(path)}.html.md'
-            text = readme.text(path)
-            (out/name).write_text(text, encoding='utf-8')
-            about = re.search(r'^> (.*)$', text, re.M)
-            lines.append(f'- [{usage.title(path)}]({pages.url}/{name})' + (f': {about[1]}' if about else ''))
-    (out/'llms.txt').write_text('\n'.join(lines) + '\n', encoding='utf-8')
+    "A Markdown twin beside each page, under the name that nbdev gives it, and `llms.txt`, which lists them."
+    for path in pages.notebooks(): (out/f'{pages.docname(path)}.html.md').write_text(readme.text(path), encoding='utf-8')
+    shutil.copy2(root/'nbs'/'llms.txt', out)
 
 
 def main():

@@ -1,4 +1,4 @@
-"""Makes README.md from `nbs/index.ipynb`, and CONTRIBUTING.md from `nbs/guides/contribute.ipynb`.
+"""Makes README.md from `nbs/index.ipynb`, CONTRIBUTING.md from `nbs/guides/contribute.ipynb`, and `nbs/llms.txt`, the list of all pages.
 
 `readme.py`: writes them. `readme.py --check`: only says which are out of step, exit code 1."""
 import json, posixpath, re, sys
@@ -47,8 +47,7 @@ def outputs(cell, name):
 
 
 def blocks(name):
-    "The parts of the file made from notebook `name`."
-    yield f'<!-- Made from nbs/{name} by tools/readme.py (make export). Edit that. -->'
+    "The parts of the Markdown made from notebook `name`."
     for cell in json.loads((root/'nbs'/name).read_text(encoding='utf-8'))['cells']:
         source = ''.join(cell['source'])
         if cell['cell_type'] == 'markdown': yield prose(source, name)
@@ -60,16 +59,33 @@ def blocks(name):
         yield from outputs(cell, name)
 
 
-def text(name): return '\n\n'.join(o for o in blocks(name) if o) + '\n'
+def llms():
+    "The site's pages with a line about each, as llmstxt.org has it; the links lead to their Markdown twins."
+    lines = [f'# {pages.title}', '', f'> {pages.description}']
+    for section, paths in pages.sections():
+        lines += ['', f'## {section or pages.title}', '']
+        for path in paths:
+            first = next(c for c in json.loads((root/'nbs'/path).read_text(encoding='utf-8'))['cells'] if c['cell_type'] == 'markdown')
+            title, about = re.match(r'# (.*?)\n+> (.*)', ''.join(first['source'])).groups()
+            lines.append(f'- [{title}]({pages.url}/{pages.docname(path)}.html.md): {about}')
+    return '\n'.join(lines) + '\n'
+
+
+def text(name):
+    "Notebook `name` as plain Markdown."
+    return '\n\n'.join(o for o in blocks(name) if o) + '\n'
+
+
+def marked(name): return f'<!-- Made from nbs/{name} by tools/readme.py (make export). Edit that. -->\n\n{text(name)}'
 
 
 if __name__ == '__main__':
     stale = []
-    for file, name in made.items():
-        path, new = root/file, text(name)
+    for file, new in {**{k: marked(v) for k, v in made.items()}, 'nbs/llms.txt': llms()}.items():
+        path = root/file
         if path.exists() and path.read_text(encoding='utf-8') == new: continue
         if '--check' in sys.argv: stale.append(file)
         else:
             path.write_text(new, encoding='utf-8')
             print('wrote', file)
-    if stale: sys.exit(f'{", ".join(stale)} differ from their notebooks: run make export')
+    if stale: sys.exit(f'{", ".join(stale)} differ from the notebooks: run make export')
