@@ -140,6 +140,16 @@ def test_lesson_says_what_it_costs_and_how_to_run_it(site, pages, notebook):
     assert 'class="right-next"' in text and 'class="left-prev"' in text
 
 
+def test_pages_follow_each_other_in_the_order_of_the_sidebar(site):
+    names = list(site_pages.values())
+    for name, before, after in zip(names, [None, *names], [*names[1:], None]):
+        text = (site/f'{name}.html').read_text(encoding='utf-8')
+        for kind, to in (('left-prev', before), ('right-next', after)):
+            tag = re.search(rf'<a\b[^>]*class="{kind}"[^>]*>', text)
+            assert bool(tag) == bool(to), f'{name}: {kind}'
+            if to: assert (site/name).parent.joinpath(re.search('href="([^"]*)"', tag[0])[1]).resolve() == site/f'{to}.html', f'{name}: {kind}'
+
+
 def test_functions_lead_to_their_source_and_lesson(site):
     text = (site/'core'/'runs.html').read_text(encoding='utf-8')
     part = text[text.index('<section id="run">'):]
