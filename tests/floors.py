@@ -4,7 +4,7 @@ floors = {
     0: ['errors'],
     1: ['plots', 'snapshots', 'schedules', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting'],
     2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing', 'lanczos',
-        'directions'],
+        'directions', 'loss_shortcuts'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes'],
     5: ['fine_tuning', 'shapes', 'landscape'],
