@@ -1,5 +1,5 @@
 "The offline site's conversion of Quarto's markup, and its reading of finished pages."
-import sys
+import re, sys
 from pathlib import Path
 
 import pytest
@@ -234,3 +234,20 @@ def test_keys_that_quarto_does_not_know_are_seen():
     d['website']['sidebar']['contents'] += ['page.html', {'sektion': 'x'}]
     d['format']['html']['html-math-method'] = 'mathjaxx'
     assert len(unknown_keys(d)) == 6
+
+
+# ---- options of cells
+
+both = {'echo', 'include', 'output', 'warning', 'label', 'fig-cap', 'fig-alt', 'code-fold', 'code-summary', 'classes', 'eval'}    # Quarto's, that `markup.py` reads or that do nothing on a finished page
+of_nbdev = {'default_exp', 'export', 'exports', 'hide', 'exec_doc'}
+
+
+def strange_options(source): return [o for o in re.findall(r'^#\|[ \t]*([\w-]+)', source, re.M) if o not in both | of_nbdev]
+
+
+@pytest.mark.parametrize('path', pages.notebooks())
+def test_options_of_cells_are_known_to_both_builders(path):
+    assert [o for c in usage.cells(path) for o in strange_options(c)] == []
+
+
+def test_strange_options_are_seen(): assert strange_options('#| layout-ncol: 2\n#| echo: false\n#|column: page\nx') == ['layout-ncol', 'column']
