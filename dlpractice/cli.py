@@ -1,4 +1,4 @@
-"""`dlpractice lab` brings the lessons to you and opens them; `dlpractice doctor` says what is here and what is missing.
+"""`dlpractice lab` brings the lessons to you and opens them; `progress` says which exercises are done; `doctor` says what is here and what is missing.
 
 Docs: https://dlpractice.github.io/dlpractice/core/cli.html.md"""
 
@@ -236,6 +236,9 @@ def _parser():
     o.add_argument('--copy-only', action='store_true', help='copy the lessons and stop')
     o.add_argument('--port', type=int, help='port to listen on')
     sub.add_parser('doctor', help='say what is installed, and what is missing')
+    o = sub.add_parser('progress', help='say which exercises are done', description='Says which exercises are done.')
+    o.add_argument('lesson', metavar='LESSON', nargs='?', help='only this one, such as shapes')
+    o.add_argument('--reset', metavar='LESSON', help='forget what was done in this lesson')
     return p
 
 # %% ../nbs/core/06_cli.ipynb #366275d1
@@ -248,6 +251,7 @@ def main(
     try:
         if o.command == 'lab': return lab(o.folder, not o.no_browser, o.copy_only, o.port)
         if o.command == 'doctor': return _print_report(doctor())
+        if o.command == 'progress': return _progress(o.lesson, o.reset)
     except (DlpracticeError, OSError) as e:
         print(e, file=sys.stderr)
         return 2
@@ -262,3 +266,11 @@ def _print_report(checks):
     missing = [o.name for o in checks if o.state == 'MISSING']
     print(f'\nMissing: {", ".join(missing)}. Run the commands after the arrows.' if missing else '\nAll that is needed is here.')
     return int(bool(missing))
+
+# %% ../nbs/core/06_cli.ipynb #12059963
+def _progress(lesson, reset):
+    "Print what is done."
+    from dlpractice.exercises import progress
+    if lesson and reset and lesson != reset: raise ArgumentError(say('dlpractice progress', 'one lesson', f'{lesson} and --reset {reset}'))
+    print(progress(reset or lesson, reset=bool(reset)))
+    return 0
