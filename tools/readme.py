@@ -37,7 +37,7 @@ def outputs(cell, name):
     for o in cell['outputs']:
         if o['output_type'] == 'stream': text = ''.join(o['text'])
         elif 'text/markdown' in o.get('data', {}):
-            yield ''.join(o['data']['text/markdown']).strip()
+            yield prose(''.join(o['data']['text/markdown']), name)
             continue
         elif 'image/png' in o.get('data', {}):
             yield caption(cell, name)
