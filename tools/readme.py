@@ -32,6 +32,12 @@ def caption(cell, name):
     return prose(yaml.safe_load(m[1]), name) if m and re.search(r'^#\| *echo: *false', ''.join(cell['source']), re.M) else ''
 
 
+def fenced(text, language=''):
+    "A code block, whose fence is longer than any in the text."
+    fence = '`'*max([3, *(len(o) + 1 for o in re.findall(r'^`{3,}', text, re.M))])
+    return f'{fence}{language}\n{text}\n{fence}'
+
+
 def outputs(cell, name):
     "What a code cell printed or gave, as text; of pictures the captions."
     for o in cell['outputs']:
@@ -43,7 +49,7 @@ def outputs(cell, name):
             yield caption(cell, name)
             continue
         else: text = ''.join(o.get('data', {}).get('text/plain', ''))
-        if text.strip(): yield f'```\n{text.rstrip()}\n```'
+        if text.strip(): yield fenced(text.rstrip())
 
 
 def blocks(name):
@@ -55,7 +61,7 @@ def blocks(name):
         directives = re.findall(r'^#\| *(.*?) *$', source, re.M)
         code = re.sub(r'^#\|.*\n?', '', source, flags=re.M).strip()
         if 'hide' in directives or any(o.startswith('default_exp') for o in directives) or 'include: false' in directives: continue
-        if code and 'echo: false' not in directives: yield f'```python\n{code}\n```'
+        if code and 'echo: false' not in directives: yield fenced(code, 'python')
         yield from outputs(cell, name)
 
 
