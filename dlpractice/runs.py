@@ -80,11 +80,20 @@ def save_run(
     os.replace(temp, path)
     return path
 
+# %% ../nbs/core/07_runs.ipynb #5d1c0a71
+def _found(path):
+    "The file; where it is missing, the one that came with the package, since a notebook may be alone (downloaded, or in Colab)."
+    import dlpractice
+    if path.is_absolute() or path.exists(): return path
+    here = Path(dlpractice.__file__).parent
+    folders = [o for base in (here/'lessons', here.parent/'nbs') if base.is_dir() for o in sorted(base.iterdir()) if o.is_dir()]
+    return next((o/path for o in folders if (o/path).exists()), path)
+
 # %% ../nbs/core/07_runs.ipynb #9f6943e9
 class Run:
     "A stored run: `results`, and where they come from. Raises `DataError` where the file is missing or damaged."
     def __init__(self, path):
-        self.path = Path(path)
+        self.path = _found(Path(path))
         try: d = json.loads(self.path.read_text(encoding='utf-8'))
         except OSError: raise DataError(say(f'Run, argument path', 'a stored run', f'no file {path}', 'Make it with its script, which stands beside it.')) from None
         except ValueError as e: raise DataError(say(f'Run({str(path)!r})', 'JSON', f'{e}', 'Restore the file from the repository.')) from None
