@@ -515,15 +515,20 @@ def test_stored_verdict_follows_from_its_trials(path):
     assert r.stale() == [], 'run it again: dlpractice claims run --budget stored'
 
 
-def cheapest(n): return sorted((p for p in stored if not Result(p).stored['declaration']['timed']), key=lambda p: sum(t['seconds'] for t in Result(p).trials))[:n]
+def seconds(path): return sum(t['seconds'] for t in Result(path).trials)
 
 
-@pytest.mark.parametrize('path', cheapest(2), ids=lambda p: p.stem)
+cheap = sorted((p for p in stored if not Result(p).stored['declaration']['timed'] and seconds(p) < 300), key=seconds)[:2]
+
+
+@pytest.mark.parametrize('path', cheap, ids=lambda p: p.stem)
 def test_a_cheap_claim_comes_out_the_same(path, tmp_path):
     old = Result(path)
-    assert sum(t['seconds'] for t in old.trials) < 300, 'no longer cheap'
     new = run(old.id, old.budget, folder=tmp_path, progress=False)
     assert {w: j['verdict'] for w, j in new.judged.items()} == {w: j['verdict'] for w, j in old.judged.items()}
+
+
+def test_two_claims_are_cheap_enough_to_be_run_again(): assert len(cheap) == 2 or len(stored) < 8
 
 
 def test_a_changed_result_is_noticed(tmp_path):
