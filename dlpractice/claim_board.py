@@ -67,9 +67,10 @@ def address(
     if not lab: name = re.sub(r'^\d+[a-zA-Z0-9]*_', '', name.lower()).removesuffix('.ipynb') + '.html'
     return name if folder == base else f'../{folder}/{name}' if folder else f'../{name}'
 
-# %% ../nbs/core/15b_claim_board.ipynb #843b77da
+# %% ../nbs/core/15b_claim_board.ipynb #9298a405
 _style = '''
 .dlp-board {font-size: 0.95rem; line-height: 1.45; color: inherit}
+.dlp-board a {color: inherit !important; text-decoration: underline}
 .dlp-board form {display: flex; flex-wrap: wrap; gap: 0.6rem 1rem; margin: 0 0 0.6rem}
 .dlp-board form[hidden], .dlp-board li[hidden] {display: none}
 .dlp-board label {display: flex; flex-direction: column; flex: 1 1 10rem; font-size: 0.85rem; min-width: 0}
