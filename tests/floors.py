@@ -9,7 +9,7 @@ floors = {
     2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing', 'lanczos',
         'directions', 'trials'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
-    4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes'],
+    4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks'],
     5: ['fine_tuning', 'shapes', 'landscape'],
     6: ['claims', 'exercises', 'widgets'],
     7: [p.stem for kind in ('claims', 'exercises') for p in sorted(package.glob(f'{kind}_*.py'))], # one module for each family or lesson
