@@ -8,7 +8,7 @@ Docs: https://dlpractice.github.io/dlpractice/core/claims.html.md"""
 __all__ = ['BUDGETS', 'Claim', 'claim', 'all_claims', 'find_claim', 'bounds', 'claim_code', 'declaration', 'judge_trials',
            'overall', 'results_folder', 'Result', 'run', 'result', 'says']
 
-# %% ../nbs/core/15_claims.ipynb #8791cd38
+# %% ../nbs/core/15_claims.ipynb #590a100c
 import ast, inspect, json, math, os, pkgutil, re, shutil, subprocess, textwrap, time
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 import dlpractice
+from .claim_plots import plot_result
 from .data import cache_folder
 from .errors import ArgumentError, DataError, check_whole, nearest, say
 from .intervals import KINDS, bounds_interval, judge, seeds_needed
@@ -25,7 +26,7 @@ from .rate_sweeps import Sweep, sweep_rates # what trials need, beside `claim`
 from .runs import code_hashes, source_hash
 from .trials import kept_trials, run_trials, write_whole
 
-# %% ../nbs/core/15_claims.ipynb #ee0fb568
+# %% ../nbs/core/15_claims.ipynb #a8b4d28c
 BUDGETS = dict(quick=5, stored=10, full=20) # seeds
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Claim:
     worlds:tuple      # what it is measured on
     uses:tuple        # 'module:function' of the code that the figure depends on
     seeds:dict        # budget -> number of seeds
+    value:str         # what an arm's value is, with its unit
     timed:bool        # timed trials run one after the other, in one process
     trial:object=field(repr=False, compare=False) # trial(seed, budget, world) -> dict
 
@@ -64,7 +66,7 @@ def _check(c):
     if set(c.seeds) != set(BUDGETS): wrong('seeds', f'a number for each of {", ".join(BUDGETS)}', c.seeds)
     for n in c.seeds.values(): check_whole(f'claim {c.id!r}, argument seeds', n, 2)
 
-# %% ../nbs/core/15_claims.ipynb #e57b0d2f
+# %% ../nbs/core/15_claims.ipynb #13463a10
 def claim(
     id:str,             # family and number, as in the list of claims
     rule:str,           # in our words
@@ -77,11 +79,12 @@ def claim(
     worlds=('glyphs',), # what it is measured on: one verdict for each
     uses=(),            # 'module:function' of code whose change makes the stored result stale; what the trial calls in its own module is known
     seeds=None,         # dict budget -> number of seeds; None: quick 5, stored 10, full 20
+    value:str='value',  # what an arm's value is, with its unit: for the picture
     timed:bool=False,   # measures time: trials run alone, one after the other
 ): # a decorator of trial(seed, budget, world) -> {arm: value, …}
     "Declare a claim. The trial stays a plain function, with the claim as its attribute `claim`. Raises `ArgumentError` on a declaration that cannot be judged."
     def declare(trial):
-        c = Claim(id, rule, said_in, figure, margin, kind, effect, tuple(arms), tuple(worlds), tuple(uses), BUDGETS | (seeds or {}), timed, trial)
+        c = Claim(id, rule, said_in, figure, margin, kind, effect, tuple(arms), tuple(worlds), tuple(uses), BUDGETS | (seeds or {}), value, timed, trial)
         _check(c)
         other = _declared.get(id)
         if other and other.trial.__qualname__ != trial.__qualname__: raise ArgumentError(say(f'claim {id!r}', 'one trial', f'two, {other.trial.__qualname__} and {trial.__qualname__}'))
@@ -134,7 +137,7 @@ def _arm(claim, values, name):
     least = 0. if claim.effect == 'log ratio' else -math.inf
     return (least if _missing(limit) else float(limit)), math.inf
 
-# %% ../nbs/core/15_claims.ipynb #e2e4723c
+# %% ../nbs/core/15_claims.ipynb #f250136d
 def _bare_source(o):
     "Source of a function or class, without its decorators, and with the imports that a notebook and its module write differently made the same."
     text = textwrap.dedent(inspect.getsource(o))
@@ -179,7 +182,7 @@ def declaration(
     "The declaration as it is stored."
     effect = c.effect if isinstance(c.effect, str) else 'of ' + (', '.join(c.arms) or 'the trial')
     return dict(rule=c.rule, said_in=c.said_in, figure=c.figure, margin=c.margin, kind=c.kind, effect=effect, arms=list(c.arms),
-                worlds=list(c.worlds), uses=list(c.uses), seeds=c.seeds, timed=c.timed)
+                worlds=list(c.worlds), uses=list(c.uses), seeds=c.seeds, value=c.value, timed=c.timed)
 
 # %% ../nbs/core/15_claims.ipynb #365d7501
 def judge_trials(
@@ -219,7 +222,7 @@ def results_folder(
     if budget == 'stored' and not write: return here/'lessons'/'claims'/'results'
     return cache_folder()/'claims'/budget
 
-# %% ../nbs/core/15_claims.ipynb #8eec8992
+# %% ../nbs/core/15_claims.ipynb #ae859a25
 class Result:
     "A judged claim: all its trials, and where they come from. Raises `DataError` where the file is missing or damaged."
     def __init__(self,
@@ -256,6 +259,23 @@ class Result:
         now, was = claim_code(c), self.stored['code']
         d, before = declaration(c), self.stored['declaration']
         return sorted(k for k in {*now, *was} if now.get(k) != was.get(k)) + [k for k in ('margin', 'kind', 'effect', 'arms', 'worlds', 'seeds') if d[k] != before[k]]
+
+    def plot(self,
+        axs=None, # (worlds, 2) axes; None: a new figure
+    ): # (worlds, 2) axes
+        "Every seed a dot, arms paired by lines; beside them the effect, its interval and the margin. A row for each world."
+        d, rows = self.stored['declaration'], []
+        for w, j in self.judged.items():
+            values, ratio = [t['values'] for t in self.of(w)], d['effect'] == 'log ratio'
+            arms = dict(values=values, arms=self.arms, limits=[v.get('limit') for v in values], ylabel=d['value'], log=ratio and _wide(values, self.arms))
+            effect = dict(effects=self.effects(w), lo=j['lo'], hi=j['hi'], margin=self.margin, kind=self.kind, ylabel=self.figure, ratio=ratio)
+            rows.append(dict(title=f"{self.id}: {j['verdict']} on {w}, {j['seeds']} seeds", arms=arms, effect=effect))
+        return plot_result(rows, axs)
+
+def _wide(values, arms):
+    "Do the values span more than a factor of ten?"
+    known = [v[a] for v in values for a in arms if v.get(a) is not None]
+    return bool(known) and min(known) > 0 and max(known) > 10*min(known)
 
 def _inf(v, sign): return sign*math.inf if v is None else v
 
