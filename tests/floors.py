@@ -7,7 +7,7 @@ floors = {
     1: ['plots', 'snapshots', 'schedules', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting',
         'intervals', 'rate_sweeps'],
     2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing', 'lanczos',
-        'directions', 'trials', 'claim_plots'],
+        'directions', 'loss_shortcuts', 'trials', 'claim_plots'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks'],
     5: ['fine_tuning', 'shapes', 'landscape'],

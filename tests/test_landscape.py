@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dlpractice.directions import as_direction, cosine, direction_between, moving, norm, normalised, random_direction
 from dlpractice.errors import ArgumentError, CheckpointError
+from dlpractice.landscape import descend, rescaled
 from dlpractice.loss_evaluation import SHORTCUTS, LossSurface
 from dlpractice.loss_planes import LossLine, LossPlane, Trajectory, barrier, loss_line, loss_plane, roughness, sharpness
 from dlpractice.snapshots import seeded
@@ -130,6 +131,7 @@ ARCHITECTURES = {
     'residual': (lambda: nn.Sequential(nn.Conv2d(2, 8, 1), Residual(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 3)), images),
     'recurrent': (lambda: nn.Sequential(nn.GRU(6, 5, batch_first=True), Last(), nn.Linear(5, 3)), lambda n=23: torch.randn(n, 4, 6)),
     'weight norm': (lambda: nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Linear(6, 8)), nn.Tanh(), nn.Linear(8, 3)), vectors),
+    'small maps': (lambda: nn.Sequential(nn.Conv2d(2, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 6, 3, 2, 1, bias=False), nn.BatchNorm2d(6), nn.Conv2d(6, 5, 3, padding=1), nn.ReLU(), nn.Conv2d(5, 5, (3, 5), 2, (1, 2), bias=False), nn.Conv2d(5, 4, 3, padding=1, groups=1), nn.Flatten(), nn.Linear(4, 3)), images),
     'attention': (lambda: nn.Sequential(nn.TransformerEncoderLayer(6, 2, 8, dropout=0.1, batch_first=True), nn.Flatten(), nn.Linear(24, 3)), lambda n=23: torch.randn(n, 4, 6)),
 }
 
@@ -198,7 +200,36 @@ def test_the_shortcuts_are_taken_where_they_should_be():
     assert {'fold', 'products', 'parts', 'pools', 'channels_last', 'inplace'} == way('cnn')
     assert {'products', 'inplace'} == way('mlp') and {'products', 'parts', 'inplace'} == way('mlp', 60_000) and {'fold', 'products'} == way('mlp with BatchNorm')
     assert {'vmap'} == way('mlp', 20) and {'products'} == way('mixing') and {'products'} == way('mixing', 60_000) and 'products' in way('buffers')
-    assert {'plain'} == way('mlp', way='plain')
+    assert {'plain'} == way('mlp', way='plain') and 'dense' in way('small maps') and 'dense' not in way('cnn')
+
+
+def test_small_maps_become_matrices_frozen_or_moving():
+    model, (x, y) = build('small maps', 0, 40)
+    for frozen in ('', '3', '5', '7', '8'): # one layer that stands still, its bias too
+        d = [{n: t for n, t in random_direction(model, i, move='all').items() if not frozen or not n.startswith(frozen)} for i in (1, 2)]
+        surface = LossSurface(model, F.cross_entropy, (x, y), d, way='dense')
+        assert surface.way == 'dense' and [m.weight.ndim for m in surface.program.model if isinstance(m, nn.Conv2d)] == [4, 4, 2, 2, 2]
+        assert np.allclose(surface.at(POINTS, **QUIET)[0], plain(model, F.cross_entropy, [(x, y)], d, POINTS), rtol=1e-6)
+    decay = lambda m, b: F.cross_entropy(m(b[0]), b[1]) + sum(p.square().sum() for p in m.parameters()) # reads the weights themselves: a matrix would count some twice
+    d = [random_direction(model, 1)]
+    surface = LossSurface(model, step_fn=decay, batch=(x, y), directions=d)
+    assert 'dense' not in surface.way and np.allclose(surface.at(POINTS, **QUIET)[0], LossSurface(model, step_fn=decay, batch=(x, y), directions=d, way='plain').at(POINTS, **QUIET)[0], rtol=1e-6)
+
+
+def test_batches_of_other_sizes_are_not_computed_as_the_first():
+    net = nn.Sequential(nn.Conv2d(2, 4, 3, 4, 1), nn.Conv2d(4, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    batches = [(torch.randn(8, 2, n, n), torch.randint(3, (8,))) for n in (6, 12)]
+    d = [random_direction(net, 1)]
+    assert np.allclose(LossSurface(net, F.cross_entropy, batches, d).at(POINTS, **QUIET)[0], plain(net, F.cross_entropy, batches, d, POINTS), rtol=1e-6)
+
+
+def test_the_compiled_copy_gives_the_same():
+    model, batch = build('mlp', 0, 50)
+    d = [random_direction(model, i) for i in (1, 2)]
+    before = everything(model)
+    surface = LossSurface(model, F.cross_entropy, batch, d, compile=True)
+    assert 'compiled' in surface.way and np.allclose(surface.at(POINTS, **QUIET)[0], plain(model, F.cross_entropy, [batch], d, POINTS), rtol=2e-6)
+    assert same(before, everything(model))
 
 
 def test_products_are_computed_once():
@@ -375,10 +406,14 @@ def test_step_fn_gets_any_batch():
     assert np.allclose(a.loss, loss_plane(model, F.cross_entropy, (x, y), n=3, **QUIET).loss, rtol=1e-6)
 
 
-def test_low_precision_weights_and_bf16():
+def test_low_precision_weights_and_bf16(monkeypatch):
     model, (x, y) = build('cnn', 0, 100)
     d = [random_direction(model, i) for i in (1, 2)]
     exact = LossSurface(model, F.cross_entropy, (x, y), d).at(POINTS, **QUIET)[0]
+    monkeypatch.setattr('dlpractice.loss_evaluation._has_bf16', lambda device: False)
+    surface = LossSurface(model, F.cross_entropy, (x, y), d, bf16=True)
+    assert 'no bf16' in surface.way and np.array_equal(exact, surface.at(POINTS, **QUIET)[0])
+    monkeypatch.setattr('dlpractice.loss_evaluation._has_bf16', lambda device: True)
     coarse = LossSurface(model, F.cross_entropy, (x, y), d, bf16=True).at(POINTS, **QUIET)[0]
     assert not np.array_equal(exact, coarse) and np.allclose(exact, coarse, rtol=2e-2)
     half = copy.deepcopy(model).bfloat16()
@@ -585,3 +620,45 @@ def test_normalised_keeps_the_angle_of_a_model_and_none_changes_nothing():
     d = {n: torch.randn(p.shape) for n, p in moving(model, 'all').items()}
     assert same(normalised(model, d, None), as_direction(model, d)) and math.isclose(cosine(d, normalised(model, d, 'model')), 1., abs_tol=1e-6)
     assert direction_between(model, build('mlp', 1)[0]).keys() == d.keys()
+
+
+# ---- the lesson's own tools
+
+def valley(): return nn.Linear(2, 1, bias=False), (torch.tensor([[1., 0.], [0., 3.]]), torch.tensor([[1.], [3.]]))
+
+
+def test_descend_is_what_the_optimizer_does():
+    model, batch = valley()
+    before, twin = everything(model), copy.deepcopy(model)
+    path, opt = descend(model, F.mse_loss, batch, lambda ps: torch.optim.SGD(ps, lr=0.05, momentum=0.5), steps=6), torch.optim.SGD(twin.parameters(), lr=0.05, momentum=0.5)
+    points = [twin.weight.detach().flatten().clone()]
+    for _ in range(6):
+        opt.zero_grad()
+        F.mse_loss(twin(batch[0]), batch[1]).backward()
+        opt.step()
+        points.append(twin.weight.detach().flatten().clone())
+    assert path.steps == list(range(7)) and torch.equal(path.points, torch.stack(points)) and same(before, everything(model))
+
+
+def test_descend_takes_batches_in_turn_and_ends_where_the_loss_does():
+    model, (x, y) = valley()
+    sgd = lambda ps: torch.optim.SGD(ps, lr=0.05)
+    rows = [(x[:1], y[:1]), (x[1:], y[1:])]
+    path = descend(model, F.mse_loss, rows, sgd, steps=4)
+    moved = path.points.diff(dim=0) != 0
+    assert moved.tolist() == [[True, False], [False, True]]*2 # each row of x moves one weight
+    wild = descend(model, F.mse_loss, (x, y), lambda ps: torch.optim.SGD(ps, lr=1e20), steps=50)
+    assert len(wild.steps) < 51
+    for wrong in (dict(steps=0), dict(optimizer=sgd(model.parameters())), dict(batch=None), dict(batch=iter([])), dict(batch=[])):
+        with pytest.raises(ArgumentError): descend(**{**dict(model=model, loss_fn=F.mse_loss, batch=(x, y), optimizer=sgd, steps=3), **wrong})
+
+
+@given(factor=st.floats(0.01, 100), seed=st.integers(0, 99))
+@settings(max_examples=15, deadline=None)
+def test_rescaled_is_the_same_function(factor, seed):
+    with seeded(seed): net, x = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)), torch.randn(5, 1, 6, 6)
+    before, other = everything(net), rescaled(net, '0', '4', factor)
+    assert torch.allclose(net(x), other(x), rtol=1e-4, atol=1e-5) and same(before, everything(net))
+    assert torch.allclose(other[0].weight, net[0].weight*factor) and torch.allclose(other[0].bias, net[0].bias*factor)
+    for wrong in (dict(factor=0), dict(factor=math.inf), dict(first='1'), dict(second='5')):
+        with pytest.raises(ArgumentError): rescaled(**{**dict(model=net, first='0', second='4'), **wrong})
