@@ -53,23 +53,23 @@ def lr_1(seed:int, budget:str, world:str)->dict:
     return {'suggested': 0.1 if math.isnan(reached) else reached, 'best of twelve': sweep.score, 'suggestion': suggestion, 'best rate': sweep.rate,
             'verdict of the test': test.verdict, 'tests': len(test.curves), 'rates': sweep.rates, 'test accuracies': sweep.test}
 
-# %% ../nbs/claims/40_rates.ipynb #906ceec2
+# %% ../nbs/claims/40_rates.ipynb #4ef17523
 def random_setting(rng):
     "One draw from the space in which a hero would search."
     kind, even = rng.choice(('AdamW', 'SGD')), lambda a, b: math.exp(rng.uniform(math.log(a), math.log(b)))
     rate, decay, momentum = even(3e-4, 3e-2) if kind == 'AdamW' else even(3e-3, 1.), even(1e-5, 1e-1), rng.uniform(0.8, 0.98)
     if kind == 'AdamW': optimizer = partial(torch.optim.AdamW, lr=rate, weight_decay=decay, betas=(momentum, 0.999))
     else: optimizer = partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=momentum)
-    return dict(optimizer=optimizer, batch=rng.choice((16, 32, 64, 128)), dropout=rng.choice((0., 0.1, 0.2, 0.5)), schedule=rng.choice((None, falling)))
+    return dict(optimizer=optimizer, batch=rng.choice((32, 64, 128)), dropout=rng.choice((0., 0.1, 0.2, 0.5)), schedule=rng.choice((None, falling)))
 
-# %% ../nbs/claims/40_rates.ipynb #853f0716
+# %% ../nbs/claims/40_rates.ipynb #86c6bdda
 @claim('lr-6', rule="Use the defaults: don't be a hero", said_in='C', figure='test accuracy with the defaults less that of the best of 50 random settings',
     margin=-0.02, kind='more', effect='difference', arms=('defaults', 'best of 50'), worlds=('glyphs', 'digits'),
     uses=('dlpractice.lr_finder:lr_range_test', 'dlpractice.lr_finder:dip', 'dlpractice.lr_finder:pool', 'dlpractice.small_tasks:train_once',
           'dlpractice.small_tasks:mlp', 'dlpractice.small_tasks:letters_task', 'dlpractice.small_tasks:digits_task'))
 def lr_6(seed:int, budget:str, world:str)->dict:
     "Test accuracy with the defaults, and with the best of 50 random settings by validation."
-    task, sizes, epochs = (digits_task(seed), (64, 64, 10), 20) if world == 'digits' else (letters_task(seed, level='easy'), (256, 64, 10), 10)
+    task, sizes, epochs = (digits_task(seed), (64, 64, 10), 20) if world == 'digits' else (letters_task(seed, train=600, level='easy'), (256, 64, 10), 10)
     def scores(optimizer, batch=64, dropout=0., schedule=None):
         parts = train_once(partial(mlp, *sizes, dropout=dropout), task, optimizer, epochs, seed, batch, schedule)
         return np.nan_to_num([parts['valid']['accuracy'], parts['test']['accuracy']])

@@ -21,16 +21,16 @@ from .rate_sweeps import sweep_rates
 from .small_tasks import digits_task, letters_task, loader, mlp, train_once
 from .snapshots import seeded
 
-# %% ../nbs/claims/50_regularisation.ipynb #39f9947c
+# %% ../nbs/claims/50_regularisation.ipynb #ae88495c
 WIDTHS, DECAYS = (2, 4, 8, 16, 32), tuple(np.geomspace(0.1, 100, 5).round(3).tolist())
 
 def trained(task, width, decay, epochs, seed):
     "Losses of a net with its best rate of five."
     net, optimizer = partial(mlp, task.train[0][0].numel(), width, 10), partial(torch.optim.AdamW, weight_decay=decay)
-    with seeded(seed): suggestion = lr_range_test(net(), F.cross_entropy, loader(task, seed, 32), optimizer, most=3, progress=False).suggest()
+    with seeded(seed): suggestion = lr_range_test(net(), F.cross_entropy, loader(task, seed), optimizer, most=3, progress=False).suggest()
     parts = {}
     def score(rate):
-        parts[rate] = train_once(net, task, partial(optimizer, lr=rate), epochs, seed, 32)
+        parts[rate] = train_once(net, task, partial(optimizer, lr=rate), epochs, seed)
         return parts[rate]['valid']['loss'], parts[rate]['test']['loss']
     return {part: scores['loss'] for part, scores in parts[sweep_rates(score, suggestion, higher=False).rate].items()}
 
