@@ -48,7 +48,7 @@ def plot_arms(
         ax.grid(axis='x', visible=False)
     return ax
 
-# %% ../nbs/core/14c_claim_plots.ipynb #07bb72cb
+# %% ../nbs/core/14c_claim_plots.ipynb #4139f121
 def plot_effect(
     effects,         # (n, 2) bounds of each trial's effect, equal where it is known
     lo:float,        # ends of the interval of the mean; infinite or None where nothing bounds it
@@ -69,10 +69,12 @@ def plot_effect(
     band = dict(more=(margin, top), less=(bottom, margin), equal=(-margin, margin))[kind]
     dx = np.linspace(-0.16, 0.16, len(e)) if len(e) > 1 else np.zeros(1)
     with style():
-        ax.axhspan(*band, color=COLORS[2], alpha=0.12, lw=0, label='where the rule puts it')
+        ax.axhspan(*band, color=COLORS[2], alpha=0.12, lw=0)
         for m in {margin, -margin} if kind == 'equal' else {margin}: ax.axhline(m, color=COLORS[2], ls='--', lw=1.5)
+        said = dict(more=f'the rule: above {margin:.3g}', less=f'the rule: below {margin:.3g}', equal=f'the rule: within ±{margin:.3g}')[kind]
+        ax.set_title(said, loc='right', fontsize=9, color='#00704f')
         ax.axhline(0, color='0.5', lw=1)
-        ax.plot(dx[known], e[known, 0], 'o', ms=5, color='0.45', label='a seed')
+        ax.plot(dx[known], e[known, 0], 'o', ms=5, color='0.45')
         for x, (a, b) in zip(dx[~known], e[~known]): _open_end(ax, x, a, b, bottom, top)
         _interval_bar(ax, e, known.all(), lo, hi, bottom, top)
         ax.set(xlim=(-0.35, 0.8), ylim=(bottom, top), xticks=[0, 0.5], xticklabels=['seeds', 'mean, 95 %'], ylabel=fill(ylabel, 34))
@@ -103,7 +105,7 @@ def _ratio_axis(ax, bottom, top):
     right = ax.secondary_yaxis('right')
     right.set_yticks([math.log(s) for s in at], [f'×{s:g}' for s in at])
 
-# %% ../nbs/core/14c_claim_plots.ipynb #d5d894c6
+# %% ../nbs/core/14c_claim_plots.ipynb #b6ad1280
 def plot_result(
     rows,     # list of dicts, one per world: arguments `arms` of `plot_arms` (a dict), `effect` of `plot_effect` (a dict), `title`
     axs=None, # (rows, 2) axes; None: a new figure
@@ -116,5 +118,5 @@ def plot_result(
         if row['arms']['arms']: plot_arms(ax=left, **row['arms'])
         else: left.set_axis_off()
         plot_effect(ax=right, **row['effect'])
-        with style(): left.set_title(row['title'], loc='left')
+        with style(): left.set_title(row['title'], loc='left', fontsize=10)
     return axs

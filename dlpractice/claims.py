@@ -6,7 +6,7 @@ Docs: https://dlpractice.github.io/dlpractice/core/claims.html.md"""
 
 # %% auto #0
 __all__ = ['BUDGETS', 'Claim', 'claim', 'all_claims', 'find_claim', 'bounds', 'claim_code', 'declaration', 'judge_trials',
-           'overall', 'results_folder', 'Result', 'run', 'result', 'says']
+           'overall', 'beyond_margin', 'results_folder', 'Result', 'run', 'result', 'says']
 
 # %% ../nbs/core/15_claims.ipynb #590a100c
 import ast, inspect, json, math, os, pkgutil, re, shutil, subprocess, textwrap, time
@@ -137,7 +137,7 @@ def _arm(claim, values, name):
     least = 0. if claim.effect == 'log ratio' else -math.inf
     return (least if _missing(limit) else float(limit)), math.inf
 
-# %% ../nbs/core/15_claims.ipynb #f250136d
+# %% ../nbs/core/15_claims.ipynb #41c4bd41
 def _bare_source(o):
     "Source of a function or class, without its decorators, and with the imports that a notebook and its module write differently made the same."
     text = textwrap.dedent(inspect.getsource(o))
@@ -154,12 +154,17 @@ def _called(f, found=None):
         scope = f.__globals__ if hasattr(f, '__globals__') else vars(import_module(f.__module__))
         for name in c.co_names:
             o = inspect.unwrap(scope[name]) if callable(scope.get(name)) else scope.get(name)
-            if name in found or o is None or o is f: continue
+            if name in found or o is None or o is f or name.startswith('__'): continue
             if callable(o) and getattr(o, '__module__', None) == f.__module__ and hasattr(o, '__qualname__'):
                 found[name] = source_hash(_bare_source(o))
                 _called(o, found)
-            elif isinstance(o, (bool, int, float, str, tuple, list, dict)) and not name.startswith('__'): found[name] = source_hash(f'x = {o!r}')
+            elif _is_plain(o): found[name] = source_hash(f'x = {o!r}')
     return found
+
+def _is_plain(o):
+    "Is it made of numbers and strings alone, so that its `repr` says all?"
+    if isinstance(o, dict): return all(map(_is_plain, (*o, *o.values())))
+    return all(map(_is_plain, o)) if isinstance(o, (tuple, list)) else isinstance(o, (bool, int, float, str, type(None)))
 
 def claim_code(
     c, # a `Claim`
@@ -209,6 +214,20 @@ def overall(
     "One verdict: the worlds', where all agree, else 'inconclusive'. With a single world it holds for that one alone."
     verdicts = {j['verdict'] for j in judged.values()}
     return (verdicts.pop() if len(verdicts) == 1 else 'inconclusive'), len(judged) < 2
+
+# %% ../nbs/core/15_claims.ipynb #fe2ded18
+def beyond_margin(
+    effects,      # (n, 2) bounds of the trials' effects
+    margin:float, # as for `judge`
+    kind:str,     # as for `judge`
+)->float: # standard deviations, at most 99 either way; None where nothing bounds the effect on the side of the margin
+    "How far an effect lies beyond the margin, in the direction of the rule; where trials were censored, at least so far."
+    b = np.asarray(effects, float).reshape(-1, 2)
+    if kind == 'equal': x = margin - np.sign(b.mean())*b[:, 0] if np.isfinite(b).all() else b[:, 0]*math.nan
+    else: x = b[:, 0] - margin if kind == 'more' else margin - b[:, 1]
+    if len(x) < 2 or not np.isfinite(x).all(): return None
+    sd, mean = float(x.std(ddof=1)), float(x.mean())
+    return 0. if mean == 0 else float(np.clip(mean/sd, -99, 99)) if sd > 99e-9*abs(mean) else math.copysign(99., mean)
 
 # %% ../nbs/core/15_claims.ipynb #11185cea
 def results_folder(

@@ -51,14 +51,14 @@ def relative_error(make, points, new, starts=2):
     best, (x, y) = min(nets, key=lambda net: fitted(net, *points)), new
     with torch.no_grad(): return (((best(x) - y)**2).mean().sqrt()/y.std()).item()
 
-# %% ../nbs/claims/25_capacity.ipynb #3a6c6285
+# %% ../nbs/claims/25_capacity.ipynb #44b094e6
 def exponent(errors):
     "p, where errors fall like 1/width^p."
     return -float(np.polyfit(np.log(WIDTHS), np.log(errors), 1)[0])
 
 @claim('approx-1', rule='Stacked affine maps and nonlinearities approximate any function arbitrarily closely', said_in='C',
     figure='exponent p of an error that falls like 1/width^p, with the nonlinearity less without', margin=0.5, kind='more', effect='difference',
-    arms=('with tanh', 'without'), worlds=('curve', 'surface'))
+    arms=('with tanh', 'without'), value='exponent p', worlds=('curve', 'surface'))
 def approx_1(seed:int, budget:str, world:str)->dict:
     "How fast the error falls with the width, with and without a nonlinearity."
     dims = DIMS[world]

@@ -34,10 +34,10 @@ def rate_task(world, seed):
 @lru_cache(1)
 def photos(): return photos_task(32)
 
-# %% ../nbs/claims/40_rates.ipynb #a4f461c7
+# %% ../nbs/claims/40_rates.ipynb #7bbf2700
 @claim('lr-1', rule='The LR range test finds a good maximum rate', said_in='C, E',
     figure='log of test accuracy at the suggested rate over that at the best of twelve', margin=math.log(0.97), kind='more', effect='log ratio',
-    arms=('suggested', 'best of twelve'), worlds=('glyphs', 'digits', 'clothing'),
+    arms=('suggested', 'best of twelve'), value='test accuracy', worlds=('glyphs', 'digits', 'clothing'),
     uses=('dlpractice.lr_finder:lr_range_test', 'dlpractice.lr_finder:dip', 'dlpractice.lr_finder:pool', 'dlpractice.small_tasks:train_once',
           'dlpractice.small_tasks:cnn', 'dlpractice.small_tasks:mlp', 'dlpractice.small_tasks:letters_task', 'dlpractice.small_tasks:digits_task',
           'dlpractice.small_tasks:photos_task', 'dlpractice.rate_sweeps:sweep_rates', 'dlpractice.rate_sweeps:sweep_points'))
@@ -62,9 +62,9 @@ def random_setting(rng):
     else: optimizer = partial(torch.optim.SGD, lr=rate, weight_decay=decay, momentum=momentum)
     return dict(optimizer=optimizer, batch=rng.choice((32, 64, 128)), dropout=rng.choice((0., 0.1, 0.2, 0.5)), schedule=rng.choice((None, falling)))
 
-# %% ../nbs/claims/40_rates.ipynb #86c6bdda
+# %% ../nbs/claims/40_rates.ipynb #5966fc09
 @claim('lr-6', rule="Use the defaults: don't be a hero", said_in='C', figure='test accuracy with the defaults less that of the best of 50 random settings',
-    margin=-0.02, kind='more', effect='difference', arms=('defaults', 'best of 50'), worlds=('glyphs', 'digits'),
+    margin=-0.02, kind='more', effect='difference', arms=('defaults', 'best of 50'), value='test accuracy', worlds=('glyphs', 'digits'),
     uses=('dlpractice.lr_finder:lr_range_test', 'dlpractice.lr_finder:dip', 'dlpractice.lr_finder:pool', 'dlpractice.small_tasks:train_once',
           'dlpractice.small_tasks:mlp', 'dlpractice.small_tasks:letters_task', 'dlpractice.small_tasks:digits_task'))
 def lr_6(seed:int, budget:str, world:str)->dict:

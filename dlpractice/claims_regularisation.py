@@ -46,10 +46,10 @@ def at_equal_training_loss(
     at = np.linspace(lo, hi, levels)
     return *(float(np.exp(np.interp(at, *c.T).mean())) for c in curves), (math.exp(lo), math.exp(hi))
 
-# %% ../nbs/claims/50_regularisation.ipynb #16a64d36
+# %% ../nbs/claims/50_regularisation.ipynb #84c45732
 @claim('reg-2', rule='Many parameters with a penalty beat few parameters', said_in='C',
     figure='log of the test loss of a large penalised net over that of small nets, at equal training loss', margin=math.log(0.95), kind='less',
-    effect='log ratio', arms=('many, penalised', 'few'), worlds=('glyphs', 'digits'),
+    effect='log ratio', arms=('many, penalised', 'few'), value='test loss', worlds=('glyphs', 'digits'),
     uses=('dlpractice.lr_finder:lr_range_test', 'dlpractice.lr_finder:dip', 'dlpractice.lr_finder:pool', 'dlpractice.small_tasks:train_once',
           'dlpractice.small_tasks:mlp', 'dlpractice.small_tasks:letters_task', 'dlpractice.small_tasks:digits_task',
           'dlpractice.rate_sweeps:sweep_rates', 'dlpractice.rate_sweeps:sweep_points'))

@@ -123,9 +123,9 @@ def r2_diabetes(
         optimizer.step()
     with torch.no_grad(): return 1 - (squared(net(X[test]), y[test])/y[test].var(correction=0)).item()
 
-# %% ../nbs/claims/20_shapes.ipynb #72868cb9
+# %% ../nbs/claims/20_shapes.ipynb #590b99dd
 @claim('shapes-1', rule='Rank-1 arrays cause silent bugs; keep dimensions', said_in='A, B',
-    figure='share of planted mistakes that pass in silence, plain less guarded', margin=0.2, kind='more', effect='difference', arms=('plain PyTorch', 'guarded'),
+    figure='share of planted mistakes that pass in silence, plain less guarded', margin=0.2, kind='more', effect='difference', arms=('plain PyTorch', 'guarded'), value='share that passes in silence',
     worlds=('repeated sizes', 'different sizes'), uses=('dlpractice.shapes:shaped', 'dlpractice.broadcasting:broadcast_guard', 'dlpractice.small_tasks:mlp'))
 def shapes_1(seed:int, budget:str, world:str)->dict:
     "Shares of 20 planted mistakes that pass; and what one of them does to a fit."
@@ -167,9 +167,9 @@ def step_times(net, batches, rounds):
         for j in range(3): times[i, (i + j) % 3] = way((i + j) % 3, batches[i % len(batches)])
     return times
 
-# %% ../nbs/claims/20_shapes.ipynb #ed20f324
+# %% ../nbs/claims/20_shapes.ipynb #06a2012a
 @claim('shapes-2', rule='Shape assertions cost almost nothing', said_in='A', figure='time that assertions add to a training step, in % of it', margin=1., kind='equal',
-    effect=lambda values: values['added, %'], arms=('asserted', 'plain'), worlds=('CNN', 'tiny MLP'), timed=True,
+    effect=lambda values: values['added, %'], arms=('asserted', 'plain'), value='milliseconds per step', worlds=('CNN', 'tiny MLP'), timed=True,
     uses=('dlpractice.shapes:ShapeAssert', 'dlpractice.shapes:shaped', 'dlpractice.shape_checkers:checked', 'dlpractice.small_tasks:cnn', 'dlpractice.small_tasks:mlp'))
 def shapes_2(seed:int, budget:str, world:str)->dict:
     "Median milliseconds of a step, and what assertions add."
