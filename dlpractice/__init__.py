@@ -18,6 +18,7 @@ _homes = {name: home for home, names in {
     'training': 'Checkpoint Learner',
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
+    'exercises': 'check hint progress quiz solution solutions',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 

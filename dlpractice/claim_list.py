@@ -38,13 +38,13 @@ TOPICS = { # topic -> families
     'Text': 'text',
     'Tables and recommendations': 'tab rec'}
 
-# %% ../nbs/core/14d_claim_list.ipynb #c1374bd8
+# %% ../nbs/core/14d_claim_list.ipynb #b889d191
 _rows = '''
 shapes-1 | Rank-1 arrays cause silent bugs; keep dimensions | A, B | `(n,)` against `(n,1)` targets: training "works" and the metric is wrong; how many of a list of planted shape bugs PyTorch alone lets through, and how many the guards catch
 shapes-2 | Shape assertions cost almost nothing | A | microseconds per call and % of a real training step, on and off
 approx-1 | Stacked affine maps and nonlinearities approximate any function arbitrarily closely | C | best achievable error against width and depth on target functions; without the nonlinearity it stays flat
 minima-1 | In many dimensions critical points are saddles, not minima | A | share of negative Hessian eigenvalues at points of small gradient, against the number of parameters
-minima-2 | There are many minima of similar performance (A's 2020 update) | A | spread of test accuracy over seeds, against the loss barrier on the line between the solutions and after permutation matching
+minima-2 | There are many minima of similar performance | A | spread of test accuracy over seeds, against the loss barrier on the line between the solutions and after permutation matching
 minima-3 | Flat minima generalise better than sharp ones | C | rank correlation of sharpness (filter-normalised radius, top Hessian eigenvalue) with the generalisation gap, over batch sizes and rates
 minima-4 | Skip connections smooth the landscape | C (figure) | roughness of the filter-normalised plane for the same depth with and without skips
 opt-1 | RMSprop acts as an accelerator where gradients have been small | C | steps to target on badly scaled quadratics and on a small network, against SGD and momentum

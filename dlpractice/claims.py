@@ -50,7 +50,7 @@ class Claim:
     @property
     def family(self): return self.id.rsplit('-', 1)[0]
 
-# %% ../nbs/core/15_claims.ipynb #b4f76772
+# %% ../nbs/core/15_claims.ipynb #b35ea42e
 _declared = {}
 
 def _check(c):
@@ -60,13 +60,17 @@ def _check(c):
     if c.kind not in KINDS: wrong('kind', f'one of {", ".join(KINDS)}', c.kind, nearest(c.kind, KINDS))
     if isinstance(c.margin, bool) or not isinstance(c.margin, (int, float)) or not math.isfinite(c.margin): wrong('margin', 'a number', c.margin)
     if c.kind == 'equal' and c.margin <= 0: wrong('margin', "above 0, since 'equal' means within ± the margin", c.margin)
+    for what in ('arms', 'worlds', 'uses'):
+        if isinstance(getattr(c, what), str): wrong(what, 'a tuple of names', getattr(c, what), "One name is written ('name',).")
     if not callable(c.effect) and c.effect not in ('difference', 'log ratio'): wrong('effect', "'difference', 'log ratio' or a callable", c.effect)
     if not callable(c.effect) and len(c.arms) != 2: wrong('arms', 'two names', c.arms)
     if not c.worlds: wrong('worlds', 'at least one name', c.worlds)
     if set(c.seeds) != set(BUDGETS): wrong('seeds', f'a number for each of {", ".join(BUDGETS)}', c.seeds)
     for n in c.seeds.values(): check_whole(f'claim {c.id!r}, argument seeds', n, 2)
 
-# %% ../nbs/core/15_claims.ipynb #13463a10
+def _names(o): return o if isinstance(o, str) else tuple(o) # a lone string is refused by `_check`
+
+# %% ../nbs/core/15_claims.ipynb #2dca92f7
 def claim(
     id:str,             # family and number, as in the list of claims
     rule:str,           # in our words
@@ -84,7 +88,7 @@ def claim(
 ): # a decorator of trial(seed, budget, world) -> {arm: value, …}
     "Declare a claim. The trial stays a plain function, with the claim as its attribute `claim`. Raises `ArgumentError` on a declaration that cannot be judged."
     def declare(trial):
-        c = Claim(id, rule, said_in, figure, margin, kind, effect, tuple(arms), tuple(worlds), tuple(uses), BUDGETS | (seeds or {}), value, timed, trial)
+        c = Claim(id, rule, said_in, figure, margin, kind, effect, _names(arms), _names(worlds), _names(uses), BUDGETS | (seeds or {}), value, timed, trial)
         _check(c)
         other = _declared.get(id)
         if other and other.trial.__qualname__ != trial.__qualname__: raise ArgumentError(say(f'claim {id!r}', 'one trial', f'two, {other.trial.__qualname__} and {trial.__qualname__}'))
@@ -137,12 +141,13 @@ def _arm(claim, values, name):
     least = 0. if claim.effect == 'log ratio' else -math.inf
     return (least if _missing(limit) else float(limit)), math.inf
 
-# %% ../nbs/core/15_claims.ipynb #41c4bd41
+# %% ../nbs/core/15_claims.ipynb #47439bf7
 def _bare_source(o):
     "Source of a function or class, without its decorators, and with the imports that a notebook and its module write differently made the same."
     text = textwrap.dedent(inspect.getsource(o))
-    node = ast.parse(text).body[0]
-    return re.sub(r'\bfrom dlpractice\.', 'from .', '\n'.join(text.splitlines()[node.lineno - 1:]))
+    return _normal('\n'.join(text.splitlines()[ast.parse(text).body[0].lineno - 1:]))
+
+def _normal(text): return re.sub(r'\bfrom dlpractice\.', 'from .', text)
 
 def _called(f, found=None):
     "Functions, classes and plain constants of its own module that `f` names, and what those name in turn."

@@ -1,4 +1,4 @@
-"""`dlpractice lab` brings the lessons to you and opens them; `dlpractice doctor` says what is here and what is missing; `dlpractice claims` judges rules of thumb.
+"""`dlpractice lab` brings the lessons to you and opens them; `claims` judges rules of thumb; `progress` says which exercises are done; `doctor` says what is here and what is missing.
 
 Docs: https://dlpractice.github.io/dlpractice/core/cli.html.md"""
 
@@ -257,6 +257,9 @@ def _parser():
     o.add_argument('--port', type=int, help='port to listen on')
     sub.add_parser('doctor', help='say what is installed, and what is missing')
     _add_claims(sub)
+    o = sub.add_parser('progress', help='say which exercises are done', description='Says which exercises are done.')
+    o.add_argument('lesson', metavar='LESSON', nargs='?', help='only this one, such as shapes')
+    o.add_argument('--reset', metavar='LESSON', help='forget what was done in this lesson')
     return p
 
 # %% ../nbs/core/06_cli.ipynb #366275d1
@@ -272,6 +275,7 @@ def main(
         if o.command == 'claims':
             from dlpractice.claim_commands import claims_command
             return claims_command(o)
+        if o.command == 'progress': return _progress(o.lesson, o.reset)
     except (DlpracticeError, OSError) as e:
         print(e, file=sys.stderr)
         return 2
@@ -286,3 +290,11 @@ def _print_report(checks):
     missing = [o.name for o in checks if o.state == 'MISSING']
     print(f'\nMissing: {", ".join(missing)}. Run the commands after the arrows.' if missing else '\nAll that is needed is here.')
     return int(bool(missing))
+
+# %% ../nbs/core/06_cli.ipynb #12059963
+def _progress(lesson, reset):
+    "Print what is done."
+    from dlpractice.exercises import progress
+    if lesson and reset and lesson != reset: raise ArgumentError(say('dlpractice progress', 'one lesson', f'{lesson} and --reset {reset}'))
+    print(progress(reset or lesson, reset=bool(reset)))
+    return 0

@@ -97,7 +97,7 @@ def run_trials(
                 if stalls == 3: raise TrainingError(say(name, 'workers that live', f'three attempts that ended with {type(e).__name__}', 'Is there enough memory? Try fewer jobs.')) from e
     return {k: done[k] for k in todo}
 
-# %% ../nbs/core/14a_trials.ipynb #83586b76
+# %% ../nbs/core/14a_trials.ipynb #60c05e34
 def _keyed(key, *args): return key, run_trial(*args)
 
 def _finished(fn, name, todo, jobs, alone):
@@ -107,7 +107,7 @@ def _finished(fn, name, todo, jobs, alone):
     if alone:
         yield from (_keyed(*c) for c in calls)
         return
-    pool = Parallel(n_jobs=jobs, return_as='generator_unordered', batch_size=1, pre_dispatch='all')
+    pool = Parallel(n_jobs=jobs, return_as='generator_unordered', batch_size=1, pre_dispatch='n_jobs') # nothing waits in a queue: an interrupt or a dead worker costs little
     results = pool(delayed(_keyed)(*c) for c in calls)
     try: yield from results
     finally: results.close()

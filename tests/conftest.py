@@ -1,5 +1,5 @@
 "What several tests share: the repository, copies of it, and the wheel built from it."
-import os, shutil, subprocess, sys
+import atexit, os, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
@@ -7,6 +7,8 @@ import pytest
 root = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 os.environ['MPLBACKEND'] = 'agg'
+os.environ['DLPRACTICE_HOME'] = tempfile.mkdtemp(prefix='dlpractice-')    # never the user's own progress
+atexit.register(shutil.rmtree, os.environ['DLPRACTICE_HOME'], ignore_errors=True)
 
 
 def tracked():

@@ -5,9 +5,11 @@ package = Path(__file__).resolve().parent.parent/'dlpractice'
 floors = {
     0: ['errors'],
     1: ['plots', 'snapshots', 'schedules', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting',
+        'progress_store', 'guarded_calls', 'answer_boxes', 'answers',
         'intervals', 'rate_sweeps', 'claim_list'],
     2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing', 'lanczos',
-        'directions', 'loss_shortcuts', 'trials', 'claim_plots'],
+        'directions', 'loss_shortcuts', 'judging', 'quizzes',
+        'trials', 'claim_plots'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks'],
     5: ['fine_tuning', 'shapes', 'landscape'],

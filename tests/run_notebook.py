@@ -4,6 +4,7 @@
 without, by IPython alone, as in an installation that has neither nbdev nor Jupyter."""
 import json, os, re, subprocess, sys, time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 here = Path(__file__).resolve().parent
 
@@ -19,7 +20,8 @@ def run(path, nbdev=False, python=sys.executable, timeout=900, folder=None):
     path_too = os.pathsep.join([str(here/'no_network'), *filter(None, [os.environ.get('PYTHONPATH')])])
     env = os.environ | {'MPLBACKEND': 'agg', 'PYTHONPATH': path_too, 'OMP_WAIT_POLICY': 'passive', 'PYTHONIOENCODING': 'utf-8'}
     cmd = [python, str(here/'run_notebook.py'), '--one', *(['--nbdev'] if nbdev else []), str(path)]
-    return subprocess.run(cmd, cwd=folder or path.parent, env=env, timeout=timeout, text=True, encoding='utf-8', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    with TemporaryDirectory() as home: # where a learner's progress goes: never into the user's own
+        return subprocess.run(cmd, cwd=folder or path.parent, env=env | {'DLPRACTICE_HOME': home}, timeout=timeout, text=True, encoding='utf-8', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
 
 
 def with_nbdev(path):

@@ -2,7 +2,7 @@
 
 `execute.py [PATH …]`: those notebooks, or every one under `nbs/`. A notebook whose cells ask for a real dataset
 (`real('name')`) that is not on this machine is run but not written, so that outputs made with the data stay."""
-import base64, io, json, os, re, sys, time
+import atexit, base64, io, json, os, re, shutil, sys, tempfile, time
 from pathlib import Path
 
 import nbformat
@@ -15,6 +15,9 @@ from nbdev.clean import _nbdev_clean
 root = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_NUM_THREADS', '2')
 os.environ['MPLBACKEND'] = 'module://matplotlib_inline.backend_inline'   # with another backend no picture would be stored
+os.environ['DLPRACTICE_STATIC'] = '1'                                    # quizzes: what a page shows, no buttons that need a kernel
+os.environ['DLPRACTICE_HOME'] = tempfile.mkdtemp(prefix='dlpractice-')    # nothing goes into the user's own progress
+atexit.register(shutil.rmtree, os.environ['DLPRACTICE_HOME'], ignore_errors=True)
 asks_real = re.compile(r'''\breal\(\s*['"]([\w-]+)['"]''')
 
 
