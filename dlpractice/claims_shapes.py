@@ -8,13 +8,12 @@ Docs: https://dlpractice.github.io/dlpractice/claims/shapes.html.md"""
 __all__ = ['squared', 'hits', 'cross_entropy', 'labels', 'pooled', 'last_state', 'applied', 'picture_mistakes', 'loss_mistakes',
            'axis_mistakes', 'mistakes', 'passes', 'r2_diabetes', 'shapes_1', 'asserted', 'step_times', 'shapes_2']
 
-# %% ../nbs/claims/20_shapes.ipynb #7612d601
+# %% ../nbs/claims/20_shapes.ipynb #5edc677a
 import random
 from time import perf_counter
 
 import numpy as np
 import torch
-from sklearn.datasets import load_diabetes
 from torch import nn, randn as r
 from torch.nn import functional as F
 
@@ -106,13 +105,14 @@ def passes(
     except (RuntimeError, ValueError, IndexError, TypeError): return False
     return True
 
-# %% ../nbs/claims/20_shapes.ipynb #810ff41c
+# %% ../nbs/claims/20_shapes.ipynb #8fc18739
 def r2_diabetes(
     seed:int,    # of the split and the initial weights
     column:bool, # targets as (n, 1), or as (n,)
     steps:int=60,# of AdamW, on all 300 training patients
 )->float:
     "R² on held-out patients."
+    from sklearn.datasets import load_diabetes
     X, y = (torch.tensor(o).float() for o in load_diabetes(return_X_y=True))
     with seeded(seed): train, test, net = *torch.randperm(len(y)).split([300, len(y) - 300]), mlp(10, 32, 1)
     X, y = X/X[train].std(0), ((y - y[train].mean())/y[train].std())[:, None]
