@@ -11,7 +11,7 @@ floors = {
         'directions', 'loss_shortcuts', 'judging', 'quizzes', 'explorers',
         'trials', 'claim_plots'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
-    4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes'],
+    4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks'],
     5: ['fine_tuning', 'shapes', 'landscape'],
     6: ['claims', 'exercises', 'widgets'],
     7: ['claim_commands', 'claim_board'] + [p.stem for kind in ('claims', 'exercises') for p in sorted(package.glob(f'{kind}_*.py'))], # one module for each family or lesson
