@@ -210,8 +210,8 @@ def starts(
 
 # %% ../nbs/claims/30_minima.ipynb #m100000a
 @claim('minima-1', rule='In many dimensions critical points are saddles, not minima', said_in='A; Dauphin et al., arXiv 1406.2572',
-       figure='share of saddles less share of minima among the critical points of the largest net', margin=0.5, kind='more', value='share of the critical points',
-       arms=('saddles', 'minima'), worlds=('glyphs', 'digits'))
+       figure='share of saddles less share of minima among the critical points of the largest net', margin=0.5, kind='more',
+       value='share of the critical points', arms=('saddles', 'minima'), worlds=('glyphs', 'digits'))
 def minima_1(seed:int, budget:str, world:str)->dict:
     "Critical points of nets of four sizes."
     x, y = components(world, seed)
@@ -284,8 +284,8 @@ def rise(
     return barrier(loss_line(one, F.cross_entropy, data, to=two, n=11, progress=False))
 
 @claim('minima-2', rule='There are many minima of similar performance', said_in='A (update of 2020)',
-       figure='mean difference of test accuracy between two independent solutions, as a share', margin=0.02, kind='equal', value='share of test pictures right, of three nets',
-       effect=lambda v: v['difference'], arms=('best', 'worst'), worlds=('glyphs', 'digits'),
+       figure='mean difference of test accuracy between two independent solutions, as a share', margin=0.02, kind='equal',
+       value='share of test pictures right, of three nets', effect=lambda v: v['difference'], arms=('best', 'worst'), worlds=('glyphs', 'digits'),
        uses=('dlpractice.loss_planes:barrier', 'dlpractice.loss_planes:loss_line', 'dlpractice.rate_sweeps:sweep_rates'))
 def minima_2(seed:int, budget:str, world:str)->dict:
     "Three independent nets, and the barriers between them."
@@ -335,8 +335,8 @@ def mean_correlation(v):
     return None if None in (both := [v['filter-normalised'], v['eigenvalue']]) or not np.isfinite(both).all() else float(np.mean(both))
 
 @claim('minima-3', rule='Flat minima generalise better than sharp ones', said_in='C; Keskar et al., arXiv 1609.04836',
-       figure='rank correlation of sharpness with the generalisation gap, mean of two sharpnesses', margin=0.3, kind='more', value='rank correlation with the generalisation gap',
-       effect=mean_correlation, arms=('filter-normalised', 'eigenvalue'), worlds=('glyphs', 'digits'),
+       figure='rank correlation of sharpness with the generalisation gap, mean of two sharpnesses', margin=0.3, kind='more',
+       value='rank correlation with the generalisation gap', effect=mean_correlation, arms=('filter-normalised', 'eigenvalue'), worlds=('glyphs', 'digits'),
        uses=('dlpractice.loss_planes:sharpness', 'dlpractice.loss_planes:loss_line', 'dlpractice.directions:normalised', 'dlpractice.hessian:curvature'))
 def minima_3(seed:int, budget:str, world:str)->dict:
     "Twelve ways of training, one correlation."
@@ -389,8 +389,8 @@ def deep_rate(arm:str, world:str)->tuple: # (rate, suggestion or None, whether t
     return sweep.rate, suggestion, sweep.at_edge
 
 @claim('minima-4', rule='Skip connections smooth the landscape', said_in='C (figure); Li et al., arXiv 1712.09913',
-       figure='log ratio of the roughness of the filter-normalised plane, without skips over with', margin=0.223, kind='more', value='roughness: share of negative curvature',
-       effect='log ratio', arms=('plain', 'skips'), worlds=('glyphs', 'digits'),
+       figure='log ratio of the roughness of the filter-normalised plane, without skips over with', margin=0.223, kind='more',
+       value='roughness: share of negative curvature', effect='log ratio', arms=('plain', 'skips'), worlds=('glyphs', 'digits'),
        uses=('dlpractice.loss_planes:loss_plane', 'dlpractice.loss_planes:roughness', 'dlpractice.directions:normalised', 'dlpractice.rate_sweeps:sweep_rates'))
 def minima_4(seed:int, budget:str, world:str)->dict:
     "Train both nets, draw the plane around each."
