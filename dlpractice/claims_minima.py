@@ -40,7 +40,7 @@ def pictures(
 )->list: # of (images, labels) for training, validation and test: float32, normalised by the training pictures
     "What a trial sees."
     n = PARTS[world]
-    if world == 'glyphs': d = glyphs(sum(n), LETTERS, size=16, seed=seed)
+    if world == 'glyphs': d = glyphs(sum(n), LETTERS, size=16, seed=seed, level='easy')
     else: d = digits()[torch.randperm(sum(n), generator=torch.Generator().manual_seed(seed))]
     parts = [d[:train or n[0]], d[n[0]:n[0] + n[1]], d[n[0] + n[1]:]]
     stats = channel_stats(parts[0].images)
@@ -162,15 +162,16 @@ def critical_point(
     g, damping = net.grad(w), 1e-2
     for _ in range(most):
         if g.norm() < tol: break
-        values, vectors = torch.linalg.eigh(net.hessian(w))
-        along = vectors.T @ g
+        H, one = net.hessian(w), torch.eye(net.n).double()
+        squared, down = H @ H, (H @ g)[:, None]
         for _ in range(30):
-            new = w - vectors @ (values*along/(values**2 + damping))
+            factor, failed = torch.linalg.cholesky_ex(squared + damping*one)
+            new = w - torch.cholesky_solve(down, factor)[:, 0]
             after = net.grad(new)
-            if after.norm() < g.norm(): break
+            if not failed and after.norm() < g.norm(): break
             damping *= 4
         else: return None
-        w, g, damping = new, after, max(damping/8, 1e-30)
+        w, g, damping = new, after, max(damping/8, 1e-14)
     if g.norm() >= tol: return None
     e = torch.linalg.eigvalsh(net.hessian(w))
     kind = 'flat' if e.abs().min() < 1e-6 else 'minimum' if e[0] > 0 else 'maximum' if e[-1] < 0 else 'saddle'
