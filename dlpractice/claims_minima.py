@@ -155,7 +155,7 @@ def components(
 def critical_point(
     net,            # `TanhNet`
     w,              # (n,) where to start
-    most:int=60,    # steps
+    most:int=300,   # steps
     tol:float=1e-8, # norm of the gradient
 )->dict: # loss, share of negative eigenvalues, lowest eigenvalue, kind; None where the walk gets stuck elsewhere
     "A point where the gradient vanishes, of any kind: Levenberg-Marquardt on the gradient's squared norm."
