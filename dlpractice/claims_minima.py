@@ -405,7 +405,7 @@ def minima_4(seed:int, budget:str, world:str)->dict:
         inner.loss, inner.xs, inner.ys = plane.loss[4:11, 4:11], plane.xs[4:11], plane.ys[4:11]
         logs.loss = np.log(plane.loss)
         (loss, right), (_, test_right) = scores(model, train), scores(model, test)
-        out[arm] = roughness(plane)
+        out[arm] = max(roughness(plane), 0.001)
         out[f'more {arm}'] = dict(rate=rate, suggestion=suggestion, at_edge=at_edge, loss=loss, right=right, test=test_right, inner=roughness(inner),
                                   of_log=roughness(logs), highest=float(np.nanmax(plane.loss)), plane=np.round(plane.loss, 4) if seed == 0 else None)
     return out
