@@ -10,7 +10,7 @@ floors = {
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes'],
     5: ['fine_tuning', 'shapes', 'landscape'],
     6: ['claims', 'exercises', 'widgets'],
-    7: ['exercises_shapes'],
+    7: ['exercises_shapes', 'exercises_lr_range_test'],
     8: ['cli'],
 }
 floor = {module: n for n, modules in floors.items() for module in modules}
