@@ -68,6 +68,7 @@ need-quarto:
 export: .venv/.dev
 	@echo '== exporting the notebooks'
 	@$(BIN)/python tools/export.py
+	@$(BIN)/python tools/claim_links.py
 	@$(BIN)/python tools/readme.py
 	@echo 'See: git diff dlpractice README.md CONTRIBUTING.md'
 

@@ -19,6 +19,8 @@ _homes = {name: home for home, names in {
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
     'exercises': 'check hint progress quiz solution solutions',
+    'explorers': 'Explorer Frame Scene explorer',
+    'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 

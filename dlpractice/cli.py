@@ -1,4 +1,4 @@
-"""`dlpractice lab` brings the lessons to you and opens them; `progress` says which exercises are done; `doctor` says what is here and what is missing.
+"""`dlpractice lab` brings the lessons to you and opens them; `claims` judges rules of thumb; `progress` says which exercises are done; `doctor` says what is here and what is missing.
 
 Docs: https://dlpractice.github.io/dlpractice/core/cli.html.md"""
 
@@ -224,6 +224,26 @@ def _check_data():
     there = Path(data).is_dir()
     return [*checks, Check('real data', f'DLPRACTICE_DATA={data}' + ('' if there else ', not a folder'), '' if there else 'set DLPRACTICE_DATA to the folder, or unset it', needed=False)]
 
+# %% ../nbs/core/06_cli.ipynb #c1a1b001
+def _add_claims(sub):
+    "The options of `dlpractice claims`; `claim_commands` carries it out."
+    p = sub.add_parser('claims', help='rules of thumb, judged by experiments: list, run, show')
+    todo = p.add_subparsers(dest='claims', metavar='list|run|show', required=True)
+    o = todo.add_parser('list', help='each rule with its verdict')
+    o.add_argument('ids', nargs='*', metavar='ID', help='a claim (minima-4) or a family (minima); default: all')
+    o.add_argument('--topic', default='', help='only topics with this in their name')
+    for name, text in (('run', 'run experiments and judge them'), ('show', 'print results')):
+        o = todo.add_parser(name, help=text, description=f'{text[0].upper()}{text[1:]}. IDs are claims (minima-4), families (minima), or all.')
+        o.add_argument('ids', nargs='+', metavar='ID', help='a claim, a family, or all')
+        o.add_argument('--budget', choices=['quick', 'stored', 'full'], default='quick' if name == 'run' else 'stored', help='how many seeds (default: %(default)s)')
+        o.add_argument('--folder', help='where results are; default: those of the budget')
+        if name == 'show': o.add_argument('--plot', default='', metavar='DIR', help='also draw each into DIR')
+        else:
+            o.add_argument('--jobs', type=int, help='processes (default: all cores)')
+            o.add_argument('--backend', choices=['loky', 'dask'], default='loky', help='processes here, or a Dask cluster (default: %(default)s)')
+            o.add_argument('--scheduler', default='', metavar='ADDRESS', help='of a Dask cluster that is running; default: start one here')
+            o.add_argument('--again', action='store_true', help='also what has a result that is not stale')
+
 # %% ../nbs/core/06_cli.ipynb #7015d9c9
 def _parser():
     "What can be said on the command line."
@@ -236,6 +256,7 @@ def _parser():
     o.add_argument('--copy-only', action='store_true', help='copy the lessons and stop')
     o.add_argument('--port', type=int, help='port to listen on')
     sub.add_parser('doctor', help='say what is installed, and what is missing')
+    _add_claims(sub)
     o = sub.add_parser('progress', help='say which exercises are done', description='Says which exercises are done.')
     o.add_argument('lesson', metavar='LESSON', nargs='?', help='only this one, such as shapes')
     o.add_argument('--reset', metavar='LESSON', help='forget what was done in this lesson')
@@ -251,6 +272,9 @@ def main(
     try:
         if o.command == 'lab': return lab(o.folder, not o.no_browser, o.copy_only, o.port)
         if o.command == 'doctor': return _print_report(doctor())
+        if o.command == 'claims':
+            from dlpractice.claim_commands import claims_command
+            return claims_command(o)
         if o.command == 'progress': return _progress(o.lesson, o.reset)
     except (DlpracticeError, OSError) as e:
         print(e, file=sys.stderr)

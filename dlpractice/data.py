@@ -12,6 +12,7 @@ __all__ = ['Loaders', 'LEVELS', 'TORCHVISION', 'Batches', 'to_device', 'batch_si
 # %% ../nbs/core/03_data.ipynb #51b8cf57
 import os
 from collections import namedtuple
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -77,7 +78,7 @@ def batch_size(
     "Examples in a batch: the length of its last tensor, the target."
     last = batch[-1] if isinstance(batch, (tuple, list)) and batch else batch
     if isinstance(last, Tensor): return last.shape[0] if last.ndim else 1
-    if isinstance(last, dict): return batch_size(tuple(last.values()))
+    if isinstance(last, Mapping): return batch_size(tuple(last.values()))
     if last is batch: return 1
     return batch_size(last if isinstance(last, (tuple, list)) and last else batch[:-1])
 

@@ -9,6 +9,7 @@ __all__ = ['SHORTCUTS', 'gather', 'LossSurface']
 
 # %% ../nbs/core/09b_loss_evaluation.ipynb #d40eec6d
 import math
+from collections.abc import Mapping
 from copy import deepcopy
 from types import SimpleNamespace
 
@@ -27,7 +28,7 @@ from .snapshots import RandomStates, unchanged
 # %% ../nbs/core/09b_loss_evaluation.ipynb #4eb41787
 def _is_one(batch):
     "One batch, or several? A list of tensors is what a DataLoader gives for one."
-    return isinstance(batch, (Tensor, tuple, dict)) or isinstance(batch, list) and bool(batch) and isinstance(batch[0], Tensor)
+    return isinstance(batch, (Tensor, tuple, Mapping)) or isinstance(batch, list) and bool(batch) and isinstance(batch[0], Tensor)
 
 def gather(
     batch,  # one batch, a list of batches, or a loader
@@ -36,7 +37,7 @@ def gather(
     "The batches, with their shares by number of samples. Raises `ArgumentError` where there is none."
     if not hasattr(batch, '__iter__'):
         raise ArgumentError(say('argument batch', 'a batch (inputs…, target), a list of batches or a loader', 'none' if batch is None else type(batch).__name__))
-    with unchanged(None if isinstance(batch, (list, tuple, dict, Tensor)) else batch): batches = [batch] if _is_one(batch) else list(batch)
+    with unchanged(None if isinstance(batch, (list, tuple, Mapping, Tensor)) else batch): batches = [batch] if _is_one(batch) else list(batch)
     sizes = [batch_size(o) for o in batches]
     if not sum(sizes): raise ArgumentError(say('argument batch', 'at least one sample', 'none'))
     return [to_device(o, device) for o in batches], [n/sum(sizes) for n in sizes]

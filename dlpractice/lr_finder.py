@@ -354,6 +354,7 @@ def _make_optimizer(optimizer, model):
     "The optimizer to use."
     if optimizer is None: optimizer = torch.optim.AdamW
     if not isinstance(optimizer, torch.optim.Optimizer): optimizer = optimizer([p for p in model.parameters() if p.requires_grad])
+    if isinstance(getattr(optimizer, 'optimizer', None), torch.optim.Optimizer): optimizer = optimizer.optimizer # what Accelerate wrapped
     own = {id(p) for p in model.parameters()}
     if not any(id(p) in own for g in optimizer.param_groups for p in g['params']):
         raise ArgumentError(say('lr_range_test, argument optimizer', "an optimizer of this model's parameters", 'one of another model', 'Make it from model.parameters(), after the model was changed or copied.'))

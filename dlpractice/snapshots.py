@@ -23,6 +23,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from torch.utils.data import DataLoader
 
 from .errors import ArgumentError, say
 
@@ -113,7 +114,7 @@ def loader_generators(
     "The random generators that belong to a loader, its sampler and its batch sampler."
     batch_sampler = getattr(loader, 'batch_sampler', None)
     parts = loader, getattr(loader, 'sampler', None), batch_sampler, getattr(batch_sampler, 'sampler', None)
-    found = (getattr(o, 'generator', None) for o in parts)
+    found = [getattr(o, 'generator', None) for o in parts] + [getattr(loader, 'synchronized_generator', None)] # Accelerate's
     return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 def length(
@@ -230,6 +231,7 @@ def _keep(self:Snapshot, o):
     elif isinstance(o, np.random.Generator): self.undo.append(partial(setattr, o.bit_generator, 'state', o.bit_generator.state))
     elif isinstance(o, np.random.RandomState): self.undo.append(partial(o.set_state, o.get_state(legacy=False)))
     elif isinstance(o, random.Random): self.undo.append(partial(o.setstate, o.getstate()))
+    elif isinstance(o, DataLoader): self._keep_loader(o)
     elif hasattr(o, 'state_dict') and hasattr(o, 'load_state_dict'): self._keep_state_dict(o)
     elif hasattr(o, 'generator') or hasattr(o, '__iter__') and not isinstance(o, (str, bytes, np.ndarray)):
         for g in loader_generators(o): self._keep(g)
@@ -273,6 +275,13 @@ def _keep_module(self:Snapshot, model):
         self.undo.append(partial(_put_list, m._non_persistent_buffers_set, list(m._non_persistent_buffers_set)))
         if '_flat_weights' in vars(m): self._keep_plain(m._flat_weights) # recurrent layers list their weights twice
         for t in chain(m.parameters(recurse=False), m.buffers(recurse=False)): self._keep_tensor(t)
+
+@patch
+def _keep_loader(self:Snapshot, o):
+    "Its generators, and what a loader remembers of its passes: a `StatefulDataLoader` where it is, Accelerate's loaders the number of theirs."
+    for g in loader_generators(o): self._keep(g)
+    if hasattr(getattr(o, 'base_dataloader', o), 'state_dict'): self._keep_state_dict(o)
+    if 'iteration' in vars(o): self.undo.append(partial(setattr, o, 'iteration', o.iteration))
 
 @patch
 def _keep_state_dict(self:Snapshot, o):

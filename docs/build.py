@@ -9,8 +9,8 @@ from pathlib import Path
 
 docs = Path(__file__).resolve().parent
 root = docs.parent
-sys.path[:0] = [str(root), str(docs)]   # this tree's library and modules, in worker processes too
-import check, markup, pages
+sys.path[:0] = [str(root), str(docs), str(root/'tools')]   # this tree's library and modules, in worker processes too
+import check, markup, pages, readme
 
 staged, source, assets, html, npm = docs/'_build'/'nbs', docs/'_src', docs/'_build'/'static', docs/'_build'/'html', docs/'node_modules'
 served = { # npm file -> its place under _static/
@@ -28,7 +28,8 @@ def fresh(folder):
 
 def scripts():
     "Install the npm packages unless they are there, and put the files that pages load into one folder."
-    wanted = json.loads((docs/'package.json').read_text())['dependencies']
+    package = json.loads((docs/'package.json').read_text())
+    wanted = package['dependencies'] | package['devDependencies']
     def installed(name):
         file = npm/name/'package.json'
         return json.loads(file.read_text())['version'] if file.exists() else None
@@ -112,6 +113,20 @@ def sphinx(out):
     return lines or ([f'Sphinx ended with code {code}'] if code else [])
 
 
+def tidy(out):
+    "Mend what is no valid HTML: paragraphs in the summaries of folded cells."
+    fold = re.compile(r'<summary aria-label="Toggle hidden content">\s*<p class="collapsed admonition-title">(.*?)</p>.*?</summary>', re.S)
+    for page in out.rglob('*.html'):
+        text = page.read_text(encoding='utf-8')
+        if fold.search(text): page.write_text(fold.sub(r'<summary><span>\1</span></summary>', text), encoding='utf-8')
+
+
+def twins(out):
+    "A Markdown twin beside each page, under the name that nbdev gives it, and `llms.txt`, which lists them."
+    for path in pages.notebooks(): (out/f'{pages.docname(path)}.html.md').write_text(readme.text(path), encoding='utf-8')
+    shutil.copy2(root/'nbs'/'llms.txt', out)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
     parser.add_argument('--out', type=Path, default=root/'_docs', help='folder for the site, replaced when it exists (default: _docs)')
@@ -129,6 +144,8 @@ def main():
         dest = out/'notebooks'/path
         dest.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(root/'nbs'/path, dest)
+    tidy(out)
+    twins(out)
     wrong += check.site(out)
     if wrong: sys.exit('\n'.join(wrong) + f'\ndocs: {len(wrong)} problem{"s"[:len(wrong) > 1]}, listed above; the pages made so far are in {out}')
     print(f'docs: done. Open {out/"index.html"}, or serve it: {Path(sys.executable).name} -m http.server --directory {out}')

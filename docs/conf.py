@@ -41,7 +41,7 @@ html_context = {
 html_theme_options = {
     'logo': {'text': pages.title}, 'navbar_center': [], 'navbar_end': ['theme-switcher', 'navbar-icon-links'],
     'icon_links': [{'name': 'Source', 'url': pages.repo, 'icon': 'fa-brands fa-github'}],
-    'article_header_start': [], 'article_header_end': ['page-links'], 'secondary_sidebar_items': ['page-toc'],
+    'article_header_start': [], 'article_header_end': ['page-links'], 'secondary_sidebar_items': {'*/*': ['page-toc'], 'index': []},
     'footer_start': ['copyright'], 'footer_end': [], 'show_toc_level': 2, 'search_bar_text': 'Search',
     'pygments_light_style': 'a11y-high-contrast-light', 'pygments_dark_style': 'a11y-high-contrast-dark'}
 copybutton_selector = 'div.cell_input div.highlight pre, div.highlight-python pre, div.highlight-sh pre, div.highlight-bash pre'

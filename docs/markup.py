@@ -4,7 +4,7 @@ import re
 
 import yaml
 
-import pages
+import pages, usage
 
 admonitions = {'note', 'tip', 'warning', 'caution', 'important'}
 kinds = {'fig': 'Figure', 'sec': 'Section'}
@@ -16,12 +16,21 @@ picture = re.compile(r'^!\[(?P<cap>.*)\]\((?P<src>[^)\s]+)\)(?:\{(?P<attrs>[^}]*
 notebook_link = re.compile(r'(\]\()(?!\w+:)([^)\s#]+)\.ipynb(#[^)\s]*)?\)')
 site_link = re.compile(rf'(\]\(){re.escape(pages.url)}/([\w/-]+)\.(?:html|md)((?:#[^)\s]*)?)\)')   # as nbdev links names in backticks
 defines = re.compile(r'^\s*(?:async )?(?:def|class) ', re.M)
+about = ['Time', 'Needs', 'Before it', 'In JupyterLab', 'In the cloud']   # the list at the top of each lesson
+about_item = re.compile(rf'^- \*\*({"|".join(about)}):\*\* ')
 unknown = re.compile(r'\{\{<|@tbl-|\{#tbl-|\.panel-tabset|@lst-')
 
 
 def slug(title):
     "The id of a heading, as Quarto makes it: the lower-case letters, digits, dots and hyphens of its text."
     return re.sub(r'\s+', '-', re.sub(r'[^\w\s.-]', '', title.lower()).strip())
+
+
+def short_types(text):
+    "A signature with the names that one types: `nn.Module`, not `torch.nn.modules.module.Module`."
+    text = re.sub(r'\btorch\.nn\.modules\.\w+\.(\w+)', r'nn.\1', text)
+    text = re.sub(r'\btorch\.(?:_tensor|optim\.optimizer|utils\.data\.\w+)\.(\w+)', r'\1', text)
+    return re.sub(r'\bnumpy\.(\w+)', r'np.\1', re.sub(r'\b(?:pathlib|collections\.abc|dlpractice\.\w+|matplotlib\.axes\._axes|pandas\.core\.\w+)\.(\w+)', r'\1', text))
 
 
 def md_cell(source): return {'cell_type': 'markdown', 'id': 'cell', 'metadata': {}, 'source': source}
@@ -107,7 +116,7 @@ def is_doc(cell): return cell['cell_type'] == 'code' and options(''.join(cell['s
 class Page:
     "The conversion of one notebook: knows its labels (Sphinx wants them unique over all pages, hence the prefix), collects faults."
     def __init__(self, cells, name, shown):
-        self.labels, self.prefix, self.shown, self.faults, self.level = labels(cells), name.replace('/', '-') + '-', shown, [], 1
+        self.name, self.labels, self.prefix, self.shown, self.faults, self.level = name, labels(cells), name.replace('/', '-') + '-', shown, [], 1
 
     def text(self, line):
         "References and links of a line of prose."
@@ -141,9 +150,17 @@ class Page:
             elif m := heading_id.match(line): out += [f'({self.prefix}{m[2]})=', self.text(m[1])]
             elif m := re.match(r'^\$\$\s*\{#(eq-[\w-]+)\}\s*$', line): out.append(f'$$ ({self.prefix}{m[1]})')
             elif m := picture.match(line): out += self.picture(m)
+            elif m := about_item.match(line):
+                out += ['::::{div} about', '']*(m[1] == about[0]) + [self.buttons(line)] + ['', '::::']*(m[1] == about[-1])
             else: out.append(self.text(line))
             if m := re.match(r'^(#+) ', out[-1]): self.level = len(m[1])
         return out
+
+    def buttons(self, line):
+        "The ways to run a lesson: its links, the first of which leads to this site's own copy of the notebook."
+        up = '../'*self.name.count('/')
+        line = re.sub(rf'\[([^]]*)\]\({re.escape(pages.raw)}/nbs/([^)]*)\)', rf'<a class="button" href="{up}notebooks/\2" download>\1</a>', line)
+        return self.text(re.sub(r'(\[[^]]*\]\(https://colab\.[^)]*\))', r'\1{.button}', line))
 
     def div(self, colons, attrs, part):
         "The first lines of a fenced block: a callout, or a plain one with classes."
@@ -175,7 +192,9 @@ class Page:
         body = source[head.end():].strip().replace('__main__.', '').replace(':NoneType=None', '=None')
         if head[1].split('.')[-1][0].isupper(): body = re.sub(r'^def ', 'class ', body, count=1, flags=re.M)
         where = [f'[source]({link[1]}){{.api-source}}', ''] if link else []
-        return '\n'.join(['#'*min(3, self.level+1) + f' `{head[1]}`', '', '::::{div} api', *where, self.prose(body), '::::'])
+        lessons = usage.lessons_of(head[1].split('.')[0], pages.notebook(self.name)) if pages.notebook(self.name) else []
+        used = ['', ':::{div} api-lessons', 'Lesson: ' + ' · '.join(f'[{usage.title(o)}](/{pages.docname(o)}.ipynb)' for o in lessons), ':::']*bool(lessons)
+        return '\n'.join(['#'*min(3, self.level+1) + f' `{head[1]}`', '', '::::{div} api', *where, self.prose(re.sub(r'^```python\n.*?^```', lambda m: short_types(m[0]), body, flags=re.S | re.M)), *used, '::::'])
 
     def code(self, cell):
         "A code cell as one or several cells."
@@ -204,7 +223,7 @@ class Page:
         "A picture that a cell drew, in a cell of its own; the last one of a cell bears its label and caption."
         alt, label = opts.get('fig-alt'), str(opts.get('label', ''))
         if not alt: self.faults.append(f'a picture without alt text (#| fig-alt) in the cell that begins {source.split(chr(10))[0]!r}')
-        meta = {'tags': ['remove-input'], 'mystnb': {'image': {'alt': ' '.join(str(alt or '').split())}}}
+        meta = {'tags': ['remove-input', *str(opts.get('classes', '')).split()], 'mystnb': {'image': {'alt': ' '.join(str(alt or '').split())}}}
         if label.startswith('fig-') and last: meta['mystnb']['figure'] = {'name': self.prefix + label, 'caption': self.caption(label, opts.get('fig-cap'))}
         return {'cell_type': 'code', 'execution_count': None, 'metadata': meta, 'source': 'picture', 'outputs': [{**output, 'metadata': {}}]}   # myst-nb skips cells with no source
 

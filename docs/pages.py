@@ -8,6 +8,8 @@ root = Path(__file__).resolve().parent.parent
 website = yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']
 title, description = website['title'], website.get('description', '')
 url, repo, branch = website['site-url'].rstrip('/'), website['repo-url'].rstrip('/'), website.get('repo-branch', 'main')
+raw = repo.replace('//github.com/', '//raw.githubusercontent.com/') + f'/{branch}'
+colab = repo.replace('//github.com/', '//colab.research.google.com/github/') + f'/blob/{branch}'
 
 
 def sections(
@@ -37,3 +39,10 @@ def docname(
     folder, _, name = str(path).removesuffix('.ipynb').rpartition('/')
     name = re.sub(r'^\d+[a-zA-Z0-9]*_', '', name.lower())
     return f'{folder}/{name}' if folder else name
+
+
+def notebook(
+    name, # a page: 'lessons/lr_range_test'
+)->str: # its notebook under nbs/, or None
+    "The notebook of a page."
+    return next((o for o in notebooks() if docname(o) == name), None)

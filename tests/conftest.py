@@ -1,8 +1,9 @@
-"What several tests share: the repository, copies of it, and the wheel built from it."
-import atexit, os, shutil, subprocess, sys, tempfile
+"What several tests share: the repository, copies of it, the wheel and the site built from it."
+import atexit, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 root = Path(__file__).resolve().parent.parent
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
@@ -31,6 +32,26 @@ def call(cmd, timeout=1200, **kw):
     done = subprocess.run([str(o) for o in cmd], text=True, encoding='utf-8', stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=timeout, **kw)
     assert done.returncode == 0, f'{" ".join(map(str, cmd))}\n{done.stdout[-6000:]}'
     return done.stdout
+
+
+def _listed(o):
+    if isinstance(o, str): return [o]
+    if isinstance(o, dict): return _listed(o.get('contents', o.get('href', [])))
+    return [p for e in o for p in _listed(e)]
+
+
+# the site's pages in the order of `_quarto.yml`: notebook under nbs/ -> address without its end
+site_pages = {o: re.sub(r'(^|/)\d+[a-z]?_', r'\1', o.removesuffix('.ipynb'))
+              for o in _listed(yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents'])}
+
+
+@pytest.fixture(scope='session')
+def site(tmp_path_factory):
+    "The site, built once, into a folder of its own; or the one in the folder that DLPRACTICE_SITE names."
+    if os.environ.get('DLPRACTICE_SITE'): return Path(os.environ['DLPRACTICE_SITE']).resolve()
+    out = tmp_path_factory.mktemp('site')/'_docs'
+    call([sys.executable, 'docs/build.py', '--out', out], cwd=root, timeout=1800)
+    return out
 
 
 @pytest.fixture(scope='session')

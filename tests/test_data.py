@@ -445,3 +445,18 @@ def test_real_clothing(monkeypatch):
     assert d.images.shape == (341, 3, 64, 64) and len(d.classes) == 10 and 't-shirt' in d.classes and not d.skipped
     mean, std = channel_stats(d.images)
     assert (mean > .3).all() and (mean < .9).all() and (std > .1).all()
+
+
+def test_a_batch_may_be_any_mapping():
+    "As tokenizers give it: neither a dict nor a tuple, but with keys."
+    from collections import UserDict
+    from dlpractice import curvature, loss_plane
+    x, y = torch.randn(8, 4), torch.randint(2, (8,))
+    batch, model = UserDict(x=x, labels=y), torch.nn.Linear(4, 2)
+    def step_fn(model, batch): return torch.nn.functional.cross_entropy(model(batch['x']), batch['labels'])
+    assert D.batch_size(batch) == D.batch_size([batch]) == 8
+    plane = loss_plane(model, step_fn=step_fn, batch=batch, n=3)
+    assert plane.center == pytest.approx(step_fn(model, batch).item(), rel=1e-5)
+    assert loss_plane(model, step_fn=step_fn, batch=[batch, UserDict(x=x[:2], labels=y[:2])], n=3).center == pytest.approx(
+        (8*step_fn(model, batch) + 2*step_fn(model, dict(x=x[:2], labels=y[:2]))).item()/10, rel=1e-5)
+    assert curvature(model, step_fn=step_fn, batch=batch, k=1, probes=0).loss == pytest.approx(plane.center, rel=1e-5)

@@ -1,11 +1,12 @@
 "The offline site's conversion of Quarto's markup, and its reading of finished pages."
-import sys
+import re, sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent/'docs'))
-import check, markup, pages
+import check, markup, pages, usage
 
 
 def md(*sources): return [{'cell_type': 'markdown', 'metadata': {}, 'source': o} for o in sources]
@@ -146,3 +147,107 @@ def test_finished_pages_are_read(tmp_path):
     (tmp_path/'index.html').write_text('<a href="b/c.html#here">x</a><a href="b/c.html#gone">x</a><a href="d.html">x</a><img src="//example.org/i.png" alt="x"><img src="data:x">')
     assert check.site(tmp_path) == ['index.html: fetches //example.org/i.png', 'index.html: no such place: b/c.html#gone',
         'index.html: no such file: d.html', 'index.html: picture with no alt text: data:x', 'a.css: fetches https://example.org/f.woff']
+
+
+# ---- what is new for readers: the list of a lesson, shorter types, the lessons of a function
+
+def test_the_list_of_a_lesson_becomes_a_card():
+    text = prose(f'''- **Time:** a minute.
+- **Needs:** nothing.
+- **Before it:** nothing.
+- **In JupyterLab:** `dlpractice lab`. Or [download it]({pages.raw}/nbs/a/1_b.ipynb).
+- **In the cloud:** [Colab]({pages.colab}/nbs/a/1_b.ipynb)''')
+    assert text.startswith('::::{div} about\n\n- **Time:**') and text.endswith('{.button}\n\n::::')
+    assert '<a class="button" href="../notebooks/a/1_b.ipynb" download>download it</a>' in text
+
+
+def test_types_are_as_one_types_them():
+    assert markup.short_types('model:torch.nn.modules.module.Module, x:torch.Tensor=None, p:pathlib.Path') == 'model:nn.Module, x:torch.Tensor=None, p:Path'
+    assert markup.short_types(')->numpy.ndarray: # a numpy.int') == ')->np.ndarray: # a np.int'
+
+
+def test_lessons_of_functions():
+    lessons = [o for o in pages.notebooks() if o.startswith('lessons/')]
+    assert 'lessons/20_lr_range_test.ipynb' in usage.lessons_of('unchanged', 'core/02_snapshots.ipynb')
+    assert usage.lessons_of('lanczos', 'core/10a_lanczos.ipynb') and usage.lessons_of('lab', 'core/06_cli.ipynb') == []
+    assert usage.lessons_of('lr_range_test', 'lessons/20_lr_range_test.ipynb') == []
+    assert len(usage.lessons_of('say', 'core/00_errors.ipynb')) == min(3, len(lessons))
+
+
+# ---- `_quarto.yml`: Quarto refuses a key that it does not know
+
+anything, menu = object(), {'text', 'href', 'icon', 'aria-label', 'section', 'contents', 'menu', 'file'}
+navigation = {'title', 'logo', 'background', 'foreground', 'search', 'left', 'right', 'pinned', 'collapse', 'tools', 'id', 'style', 'type', 'contents', 'border', 'alignment', 'collapse-level'}
+known = {
+    'project': {'type', 'output-dir', 'resources', 'preview', 'render', 'lib-dir', 'execute-dir', 'pre-render', 'post-render'},
+    'project.preview': {'port', 'host', 'browser', 'watch-inputs', 'navigate'},
+    'website': {'title', 'description', 'site-url', 'site-path', 'repo-url', 'repo-branch', 'repo-subdir', 'repo-actions', 'search', 'page-navigation', 'back-to-top-navigation', 'bread-crumbs',
+                'navbar', 'sidebar', 'page-footer', 'favicon', 'image', 'open-graph', 'twitter-card', 'google-analytics', 'cookie-consent', 'reader-mode', 'margin-header', 'body-header'},
+    'website.navbar': navigation, 'website.sidebar': navigation,
+    'format': {'html', 'commonmark'},
+    'format.html': {'theme', 'css', 'toc', 'toc-depth', 'toc-title', 'toc-location', 'code-copy', 'code-tools', 'code-fold', 'code-line-numbers', 'code-overflow', 'code-link', 'html-math-method',
+                    'fig-responsive', 'fig-width', 'fig-height', 'anchor-sections', 'smooth-scroll', 'link-external-newwindow', 'include-in-header', 'keep-md', 'highlight-style', 'lang'},
+    'format.html.theme': {'light', 'dark'}}
+top = {'project', 'website', 'format', 'format-links', 'metadata-files', 'execute', 'lang', 'filters', 'resources'}
+
+
+def unknown_keys(d):
+    "Keys and values that Quarto would refuse, or that lead nowhere."
+    found = [k for k in d if k not in top]
+    def at(path):
+        o = d
+        for k in path.split('.'): o = o.get(k, {}) if isinstance(o, dict) else {}
+        return o if isinstance(o, dict) else {}
+    found += [f'{path}.{k}' for path, keys in known.items() for k in at(path) if k not in keys]
+    def entries(o):
+        for e in o:
+            if isinstance(e, dict):
+                found.extend(f'entry {k}' for k in e if k not in menu)
+                entries(e.get('contents', []))
+            elif not str(e).endswith('.ipynb'): found.append(f'entry {e}')
+    entries(at('website.sidebar').get('contents', []))
+    entries(o for side in ('left', 'right') for o in at('website.navbar').get(side, []))
+    html = at('format.html')
+    if html.get('html-math-method') not in ('plain', 'webtex', 'gladtex', 'mathml', 'mathjax', 'katex'): found.append('format.html.html-math-method')
+    if at('website.sidebar').get('style') not in ('docked', 'floating'): found.append('website.sidebar.style')
+    if at('project').get('type') not in ('default', 'website', 'book', 'manuscript'): found.append('project.type')
+    return found
+
+
+def settings(): return yaml.safe_load((pages.root/'_quarto.yml').read_text(encoding='utf-8'))
+
+
+def test_quarto_knows_every_key(): assert unknown_keys(settings()) == []
+
+
+def test_what_the_site_promises_is_asked_of_quarto():
+    d = settings()
+    site, html = d['website'], d['format']['html']
+    assert site['search'] and site['page-navigation'] and site['navbar'] and html['toc'] and html['code-copy'] and set(html['theme']) == {'light', 'dark'}
+    assert d['format']['commonmark'] and 'llms.txt' in d['project']['resources'] and any(isinstance(o, dict) and o.get('format') == 'commonmark' for o in d['format-links'])
+    assert [o for o, _ in pages.sections()] == ['Start', 'Lessons', 'Claims', 'Guides', 'API']
+
+
+def test_keys_that_quarto_does_not_know_are_seen():
+    d = settings()
+    d['websit'] = d['website']['side-bar'] = d['format']['html']['math'] = 1
+    d['website']['sidebar']['contents'] += ['page.html', {'sektion': 'x'}]
+    d['format']['html']['html-math-method'] = 'mathjaxx'
+    assert len(unknown_keys(d)) == 6
+
+
+# ---- options of cells
+
+both = {'echo', 'include', 'output', 'warning', 'label', 'fig-cap', 'fig-alt', 'code-fold', 'code-summary', 'classes', 'eval'}    # Quarto's, that `markup.py` reads or that do nothing on a finished page
+of_nbdev = {'default_exp', 'export', 'exports', 'hide', 'exec_doc'}
+
+
+def strange_options(source): return [o for o in re.findall(r'^#\|[ \t]*([\w-]+)', source, re.M) if o not in both | of_nbdev]
+
+
+@pytest.mark.parametrize('path', pages.notebooks())
+def test_options_of_cells_are_known_to_both_builders(path):
+    assert [o for c in usage.cells(path) for o in strange_options(c)] == []
+
+
+def test_strange_options_are_seen(): assert strange_options('#| layout-ncol: 2\n#| echo: false\n#|column: page\nx') == ['layout-ncol', 'column']

@@ -293,3 +293,26 @@ def test_loader_that_turns_out_empty():
 def test_unknown_rule_names_the_nearest():
     with pytest.raises(ArgumentError, match="Did you mean 'valley'"): RangeTest(np.geomspace(1e-3, 1, 20), np.ones((1, 20)), ['end'], 'x').suggest('valey')
     assert set(RULES) == {'dip', 'steepest', 'minimum', 'valley', 'slide'} and judge(np.ones(20), np.ones(20)).startswith('flat')
+
+
+@pytest.mark.parametrize('seedable', [False, True])
+def test_what_accelerate_prepared(seedable):
+    accelerate = pytest.importorskip('accelerate')
+    x = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    def prepared():
+        with seeded(0): model = nn.Linear(4, 2)
+        config = accelerate.DataLoaderConfiguration(use_seedable_sampler=seedable)
+        loader = DataLoader(TensorDataset(x, (x[:, 0] > 0).long()), 4, shuffle=True)
+        return accelerate.Accelerator(cpu=True, dataloader_config=config).prepare(model, torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9), loader)
+    def orders(loader, passes=2): return torch.stack([torch.cat([b for b, _ in loader]) for _ in range(passes)])
+    with seeded(1):
+        model, optimizer, loader = prepared()
+        first = orders(loader)
+        test = lr_range_test(model, nn.functional.cross_entropy, loader, optimizer, steps=40, repeats=2, most=2)
+        after = orders(loader)
+    with seeded(1):
+        *_, other = prepared()
+        assert torch.equal(orders(other), first) and torch.equal(orders(other), after), 'the shuffles that follow are those without a test'
+    assert not torch.equal(first, after) and test.optimizer == 'SGD(momentum=0.9)' and not test.adaptive
+    with seeded(0): bare = nn.Linear(4, 2)
+    assert all(map(torch.equal, model.parameters(), bare.parameters())) and not optimizer.optimizer.state

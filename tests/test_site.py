@@ -1,13 +1,12 @@
 "The offline site: complete, no dead link, and nothing on it comes from elsewhere. Read here independently of what builds it."
-import re, shutil, sys
+import json, re, shutil, subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-import yaml
 
-from conftest import call, root
+from conftest import root, site_pages
 
 pytestmark = pytest.mark.skipif(shutil.which('npm') is None, reason='the offline site needs npm')
 loads = {'script': 'src', 'img': 'src', 'iframe': 'src', 'source': 'src', 'video': 'src', 'audio': 'src', 'embed': 'src', 'object': 'data'}
@@ -35,29 +34,13 @@ class Page(HTMLParser):
 
 
 @pytest.fixture(scope='session')
-def site(tmp_path_factory):
-    "The site, built into a folder of its own."
-    out = tmp_path_factory.mktemp('site')/'_docs'
-    call([sys.executable, 'docs/build.py', '--out', out], cwd=root, timeout=1800)
-    return out
-
-
-@pytest.fixture(scope='session')
 def pages(site): return {p: Page(p) for p in sorted(site.rglob('*.html')) if '_static' not in p.parts and 'notebooks' not in p.relative_to(site).parts}
 
 
-def listed(o):
-    if isinstance(o, str): return [o]
-    if isinstance(o, dict): return listed(o.get('contents', o.get('href', [])))
-    return [p for e in o for p in listed(e)]
-
-
 def test_every_page_is_there(site, pages):
-    contents = listed(yaml.safe_load((root/'_quarto.yml').read_text(encoding='utf-8'))['website']['sidebar']['contents'])
-    for o in contents:
-        folder, name = Path(o).parent, re.sub(r'^\d+[a-z]?_', '', Path(o).stem)
-        page = site/folder/f'{name}.html'
-        assert page in pages, f'{o} has no page'
+    for notebook, name in site_pages.items():
+        page = site/f'{name}.html'
+        assert page in pages, f'{notebook} has no page'
         assert len(page.read_text(encoding='utf-8')) > 3000
 
 
@@ -93,3 +76,95 @@ def test_the_checks_refuse(tmp_path):
         '<script src="https://cdn.example.org/a.js"></script><img src="//example.org/a.png"><link rel="stylesheet" href="http://example.org/a.css"><div style="background:url(https://example.org/b.png)"></div>')
     pages = {tmp_path/'a.html': Page(tmp_path/'a.html')}
     assert len(list(broken(tmp_path, pages))) == 2 and len(list(foreign(tmp_path, pages))) == 4
+
+
+# ---- valid HTML
+
+def faults_of_html(*files):
+    "What html-validate says of files, by the rules of the HTML standard: one line each."
+    done = subprocess.run([shutil.which('node'), 'docs/node_modules/html-validate/bin/html-validate.mjs', '--config', 'docs/htmlvalidate.json', '--formatter', 'json', *map(str, files)],
+                          cwd=root, capture_output=True, text=True, encoding='utf-8', timeout=600)
+    assert done.stdout.startswith('['), done.stderr
+    return [f"{Path(o['filePath']).name}:{m['line']}: {m['ruleId']}: {m['message']}" for o in json.loads(done.stdout) for m in o['messages']]
+
+
+def test_html_is_valid(pages): assert faults_of_html(*pages) == []
+
+
+def test_invalid_html_is_seen(site, tmp_path):
+    (tmp_path/'a.html').write_text('<!DOCTYPE html><html lang="en"><head><title>a</title></head><body><p id="x"><div id="x">a</div></body></html>')
+    assert faults_of_html(tmp_path/'a.html')
+
+
+# ---- what a page offers
+
+class Headings(HTMLParser):
+    "Headings of the article: do they have a link to themselves?"
+    def __init__(self, text):
+        super().__init__()
+        self.found, self._tag = [], None
+        self.feed(text[text.index('<article'):text.index('</article>')])
+    def handle_starttag(self, tag, attrs):
+        if re.fullmatch('h[1-5]', tag): self._tag, self.links, self.text = tag, [], ''
+        elif self._tag and tag == 'a' and 'headerlink' in dict(attrs).get('class', ''): self.links.append(dict(attrs)['href'])
+    def handle_data(self, data):
+        if self._tag: self.text += data
+    def handle_endtag(self, tag):
+        if tag == self._tag:
+            self.found.append((self.text, self.links))
+            self._tag = None
+
+
+def test_every_heading_can_be_linked_to(site, pages):
+    for path, page in pages.items():
+        if path.name == 'search.html': continue
+        headings = Headings(path.read_text(encoding='utf-8')).found
+        assert headings
+        for text, links in headings: assert len(links) == 1 and links[0][1:] in page.ids, f'{path.name}: {text}'
+
+
+lessons = [o for o in site_pages if o.startswith('lessons/')]
+
+
+@pytest.mark.parametrize('notebook', lessons)
+def test_lesson_says_what_it_costs_and_how_to_run_it(site, pages, notebook):
+    path = site/f'{site_pages[notebook]}.html'
+    text = path.read_text(encoding='utf-8')
+    for o in ('Time:', 'Needs:', 'Before it:', 'In JupyterLab:', 'In the cloud:'): assert text.count(f'<strong>{o}</strong>') == 1, o
+    card = text[text.index('<div class="about'):]
+    card = card[:card.index('</ul>')]
+    mine = f'../notebooks/{notebook}'
+    assert re.search(rf'<a class="button" href="{re.escape(mine)}" download', card) and (path.parent/mine).resolve().exists()
+    assert re.search(r'<a class="button[^>]*colab', card) and notebook.split('/')[1] in card
+    assert 'dlpractice lab' in re.sub('<[^>]*>', '', card)
+    assert 'class="right-next"' in text and 'class="left-prev"' in text
+
+
+def test_pages_follow_each_other_in_the_order_of_the_sidebar(site):
+    names = list(site_pages.values())
+    for name, before, after in zip(names, [None, *names], [*names[1:], None]):
+        text = (site/f'{name}.html').read_text(encoding='utf-8')
+        for kind, to in (('left-prev', before), ('right-next', after)):
+            tag = re.search(rf'<a\b[^>]*class="{kind}"[^>]*>', text)
+            assert bool(tag) == bool(to), f'{name}: {kind}'
+            if to: assert (site/name).parent.joinpath(re.search('href="([^"]*)"', tag[0])[1]).resolve() == site/f'{to}.html', f'{name}: {kind}'
+
+
+def test_functions_lead_to_their_source_and_lesson(site):
+    text = (site/'core'/'runs.html').read_text(encoding='utf-8')
+    part = text[text.index('<section id="run">'):]
+    part = part[:part.index('</section>')]
+    assert re.search(r'class="api-source[^>]*runs\.py#L\d+', part) and '../lessons/lr_range_test.html' in part
+    part = (site/'core'/'lanczos.html').read_text(encoding='utf-8')
+    assert 'api-lessons' in part and '../lessons/landscape.html' in part    # by way of the modules between
+
+
+# ---- for programs that read
+
+def test_markdown_twins(site):
+    listed = re.findall(r'^- \[.+\]\((.*)\): \S', (site/'llms.txt').read_text(encoding='utf-8'), re.M)
+    assert [urlsplit(o).path.removeprefix('/dlpractice/') for o in listed] == [f'{o}.html.md' for o in site_pages.values()]
+    for name in site_pages.values():
+        text = (site/f'{name}.html.md').read_text(encoding='utf-8')
+        words = re.sub(r'^(`{3,}).*?^\1$|`[^`\n]+`', '', text, flags=re.S | re.M)
+        assert text.startswith('# ') and len(text) > 500 and not re.search(r'^:::|#\|', words, re.M), name
