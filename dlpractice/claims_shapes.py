@@ -136,7 +136,7 @@ def shapes_1(seed:int, budget:str, world:str)->dict:
             'silent with guards': [name for name, p, wrong, _ in planted if passes(wrong, p)],
             'R2, targets (n,)': r2_diabetes(seed, False), 'R2, targets (n, 1)': r2_diabetes(seed, True)}
 
-# %% ../nbs/claims/20_shapes.ipynb #d98e4efd
+# %% ../nbs/claims/20_shapes.ipynb #35765146
 def asserted(
     net:nn.Sequential, # plain
     x,                 # a batch, to see the shapes
