@@ -4,17 +4,17 @@ from pathlib import Path
 package = Path(__file__).resolve().parent.parent/'dlpractice'
 floors = {
     0: ['errors'],
-    1: ['plots', 'snapshots', 'schedules', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting',
+    1: ['plots', 'snapshots', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting',
         'progress_store', 'guarded_calls', 'answer_boxes', 'answers',
         'intervals', 'rate_sweeps', 'claim_list'],
-    2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'param_groups', 'resizing', 'lanczos',
+    2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'schedules', 'param_groups', 'resizing', 'lanczos',
         'directions', 'loss_shortcuts', 'judging', 'quizzes', 'explorers',
         'trials', 'claim_plots'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks'],
-    5: ['fine_tuning', 'shapes', 'landscape'],
+    5: ['one_cycle', 'fine_tuning', 'shapes', 'landscape'],
     6: ['claims', 'exercises', 'widgets'],
-    7: ['claim_commands', 'claim_board'] + [p.stem for kind in ('claims', 'exercises') for p in sorted(package.glob(f'{kind}_*.py'))], # one module for each family or lesson
+    7: ['claim_commands', 'claim_board'] + [p.stem for kind in ('claims', 'exercises', 'widgets') for p in sorted(package.glob(f'{kind}_*.py'))], # one module for each family or lesson
     8: ['cli'],
 }
 floor = {module: n for n, modules in floors.items() for module in modules}
