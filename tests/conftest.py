@@ -1,4 +1,4 @@
-"What several tests share: the repository, copies of it, the wheel and the site built from it."
+"What several tests share: the repository, copies of it, the wheel and the site built from it; and how tests are spread over processes."
 import atexit, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
@@ -6,7 +6,10 @@ import pytest
 import yaml
 
 root = Path(__file__).resolve().parent.parent
+cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+if workers > 1: os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores//workers)))    # before torch is imported; notebooks and commands inherit it
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['DLPRACTICE_HOME'] = tempfile.mkdtemp(prefix='dlpractice-')    # never the user's own progress
 atexit.register(shutil.rmtree, os.environ['DLPRACTICE_HOME'], ignore_errors=True)
@@ -67,3 +70,30 @@ def wheel(tmp_path_factory, copy):
     shutil.copytree(copy, src, dirs_exist_ok=True, symlinks=True)
     said = call([sys.executable, '-m', 'build', '--outdir', dist, src])
     return next(dist.glob('*.whl')), next(dist.glob('*.tar.gz')), said
+
+
+# ---- tests in several processes: `pytest -n 2`
+
+def pytest_xdist_auto_num_workers(config):
+    "`-n auto`: as many as there are cores, up to eight: the tests of the site alone take about an eighth of the time."
+    return min(cores, 8)
+
+
+def longest(item):
+    """Where a test stands in the order: what takes long begins early, so that no process has to wait for another in the end.
+
+    A lesson or a claim takes about as long as it has cells with code; only the order follows from that."""
+    name, path = item.path.name, getattr(item, 'callspec', None) and item.callspec.params.get('path')
+    if 'site' in item.fixturenames: return 0, 0
+    if 'wheel' in item.fixturenames: return 1, 0
+    if name == 'test_notebooks.py' and path: return 2, -path.stat().st_size
+    return 3, 0
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    "The site and the wheel are built once: all tests that need one go to one process. Without several processes, the order is that of the files."
+    for item in items:
+        for name in ('site', 'wheel'):
+            if name in item.fixturenames: item.add_marker(pytest.mark.xdist_group(name))
+    if workers > 1: items.sort(key=longest)
