@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
 
 root = Path(__file__).resolve().parent.parent
 cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -74,26 +75,44 @@ def wheel(tmp_path_factory, copy):
 
 # ---- tests in several processes: `pytest -n 2`
 
-def pytest_xdist_auto_num_workers(config):
-    "`-n auto`: as many as there are cores, up to eight: the tests of the site alone take about an eighth of the time."
-    return min(cores, 8)
+settings.register_profile('unhurried', settings(), deadline=None)    # as hypothesis has it on CI by itself: how long an example takes says something of the machine's load only
+settings.load_profile('unhurried')
 
 
-def longest(item):
-    """Where a test stands in the order: what takes long begins early, so that no process has to wait for another in the end.
+# what is made once, and the tests that need it, which one process runs: the beginnings of their ids
+shared = dict(site=('tests/test_site.py::', 'tests/test_browser.py::'), wheel=('tests/test_wheel.py::',), loaded=('tests/test_repo.py::test_import_is_light', 'tests/test_repo.py::test_what_is_heavy'))
 
-    A lesson or a claim takes about as long as it has cells with code; only the order follows from that."""
-    name, path = item.path.name, getattr(item, 'callspec', None) and item.callspec.params.get('path')
-    if 'site' in item.fixturenames: return 0, 0
-    if 'wheel' in item.fixturenames: return 1, 0
-    if name == 'test_notebooks.py' and path: return 2, -path.stat().st_size
-    return 3, 0
+
+def together(nodeid):
+    "The shared fixture of a test, or else its own id."
+    return next((k for k, v in shared.items() if nodeid.startswith(v)), nodeid)
+
+
+def early(item):
+    "Where a test stands when there are several processes: what takes long begins early, lest one process works alone in the end."
+    first = ['site', 'wheel', *(f'tests/test_notebooks.py::test_notebook[{o}/' for o in ('lessons', 'claims', 'guides', 'core'))]
+    return next((i for i, o in enumerate(first) if together(item.nodeid).startswith(o)), len(first))
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    "The site and the wheel are built once: all tests that need one go to one process. Without several processes, the order is that of the files."
     for item in items:
-        for name in ('site', 'wheel'):
-            if name in item.fixturenames: item.add_marker(pytest.mark.xdist_group(name))
-    if workers > 1: items.sort(key=longest)
+        for name in shared:
+            if name in item.fixturenames and together(item.nodeid) != name: raise pytest.UsageError(f'{item.nodeid} needs {name!r}: name it in `shared` in tests/conftest.py, or two processes make that twice')
+    if workers > 1: items.sort(key=early)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    "`-n auto`: as many as there are cores, up to eight, since the tests of the site, one after the other, end no sooner with more."
+    return min(cores, 8)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Tests in their order, each to the process that is free, but those of `shared` together."
+    from xdist.scheduler import LoadScopeScheduling
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return together(nodeid)
+    config.option.loadscopereorder = False
+    return Together(config, log)
