@@ -94,11 +94,7 @@ def early(item):
     return next((i for i, o in enumerate(first) if together(item.nodeid).startswith(o)), len(first))
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    for item in items:
-        for name in shared:
-            if name in item.fixturenames and together(item.nodeid) != name: raise pytest.UsageError(f'{item.nodeid} needs {name!r}: name it in `shared` in tests/conftest.py, or two processes make that twice')
     if workers > 1: items.sort(key=early)
 
 
