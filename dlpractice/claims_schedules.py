@@ -24,7 +24,7 @@ from .small_tasks import cnn, digits_task, letters_task, loader, mlp, photos_tas
 from .snapshots import seeded
 from .stacked_nets import train_stack
 
-# %% ../nbs/claims/45_schedules.ipynb #89b5f017
+# %% ../nbs/claims/45_schedules.ipynb #524b71b3
 def arms(): return {
     'constant': constant(), 'step': step(at=[0.5, 0.75]), 'exponential': exponential(1, 0.01), 'cosine': cosine(), 'triangular': triangular(0.1, 1, cycles=3),
     '1cycle': one_cycle(), 'restarts, equal': restarts(cycles=3), 'restarts, doubling': restarts(cycles=3, cycle_mult=2),
@@ -37,10 +37,10 @@ DRAWN = {name: tuple(round(f(k/48), 6) for k in range(49)) for name, f in ARMS.i
 def schedule_task(world, seed):
     "Task, net, epochs, batch size, steps between looks at the validation data, and transform of a world."
     if world == 'digits': return digits_task(seed), partial(mlp, 64, 64, 10), 24, 32, 10, None
-    if world == 'clothing': return photos(), partial(cnn, 3, 10), 3, 32, 12, mirrored
+    if world == 'clothing': return photos(), partial(cnn, 3, 10), 3, 64, 8, mirrored
     if world == 'letters, MLP': return letters_task(seed, level='easy'), partial(mlp, 256, 64, 10), 12, 64, 8, None
-    if world == 'alphabet': return letters_task(seed, train=1500, level='easy', script='abcdefghijklmnopqrstuvwxyz'), partial(mlp, 256, 128, 26), 12, 64, 12, None
-    return letters_task(seed, level='easy'), partial(cnn, 1, 10), 9, 32, 16, None
+    if world == 'alphabet': return letters_task(seed, train=1500, level='easy', script='abcdefghijklmnopqrstuvwxyz'), partial(mlp, 256, 64, 26), 9, 64, 12, None
+    return letters_task(seed, level='easy'), partial(cnn, 1, 10), 6, 32, 12, None
 
 @lru_cache(1)
 def photos(): return photos_task(16)

@@ -52,7 +52,7 @@ def tried(knob, net, task, epochs, seed, batch, rates):
         best[name] = dict(course=name, rate=sweep.rate, valid=own[sweep.rate]['valid'][-1], test=sweep.score, at_edge=sweep.at_edge)
     return *(max((best[c] for c in side), key=lambda b: b['valid']) for side in sides), best
 
-# %% ../nbs/claims/47_scheduling.ipynb #440d5ab8
+# %% ../nbs/claims/47_scheduling.ipynb #f1c3caef
 @claim('sched-1', rule='Schedule everything: dropout, augmentation, weight decay, momentum', said_in='D',
     figure='test accuracy with the best schedule less that with the best constant, mean of four hyperparameters', margin=0.01, kind='more', effect='difference',
     arms=('scheduled', 'constant'), value='test accuracy', worlds=('glyphs', 'digits'), uses=tuple('dlpractice.' + o for o in (
@@ -62,7 +62,7 @@ def tried(knob, net, task, epochs, seed, batch, rates):
 def sched_1(seed:int, budget:str, world:str)->dict:
     "Test accuracy with schedules and with constants, and the same for each hyperparameter."
     if world == 'digits': task, sizes, epochs, batch = digits_task(seed), (64, 64, 10), 16, 32
-    else: task, sizes, epochs, batch = letters_task(seed, train=500, level='easy'), (256, 64, 10), 10, 32
+    else: task, sizes, epochs, batch = letters_task(seed, train=500, level='easy'), (256, 64, 10), 12, 64
     net = partial(mlp, *sizes, dropout=0.5) # the share to drop is set by each copy
     with seeded(seed): test = lr_range_test(mlp(*sizes), F.cross_entropy, loader(task, seed, batch), partial(torch.optim.SGD, momentum=0.9), most=3, progress=False)
     rates = sweep_points(test.suggest()).tolist()
