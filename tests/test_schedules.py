@@ -11,7 +11,7 @@ from dlpractice.errors import ArgumentError
 from dlpractice.schedules import (ScheduleFn, constant, cosine, exponential, flat_then_cosine, join, linear, momentum_cycle, one_cycle, polynomial, repeat, restarts,
                                   scale, step, triangular, warmup)
 
-quick = settings(max_examples=60, deadline=None)
+quick = settings(max_examples=25, deadline=None)
 rate = st.floats(1e-5, 10.)
 
 
