@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .errors import ArgumentError, nearest, say
 
-# %% ../nbs/core/05c_schedule_targets.ipynb #407a01ea
+# %% ../nbs/core/05c_schedule_targets.ipynb #6e6ba059
 _betas = dict(momentum=0, beta1=0, betas=0, beta2=1) # name -> place in `betas`
 
 class GroupTarget:
@@ -54,9 +54,13 @@ class GroupTarget:
 
     def set(self, value):
         "One value, which every group takes its share of; the last group's value."
-        values = [w*value for w in self.weights]
-        self.write(values)
-        return values[-1] if self.each else value
+        groups,key = self.optimizer.param_groups,self.key
+        if len(groups) == len(self.weights) and self.place is None and type(groups[0][key]) is float:
+            for g,w in zip(groups, self.weights): g[key] = w*value # no list, no call: this is done at every step
+        elif len(groups) == len(self.weights) and self.place == 0:
+            for g,w in zip(groups, self.weights): g[key] = (w*value, g[key][1])
+        else: self.write([w*value for w in self.weights])
+        return self.weights[-1]*value if self.each else value
 
     def set_each(self, values):
         "A value for each group."
@@ -66,7 +70,7 @@ class GroupTarget:
 
     def put_back(self): self.write(self._base)
 
-# %% ../nbs/core/05c_schedule_targets.ipynb #e725aab0
+# %% ../nbs/core/05c_schedule_targets.ipynb #d690f903
 def _is_number(o): return isinstance(o, Real) and not isinstance(o, bool) or isinstance(o, Tensor) and o.numel() == 1 and not isinstance(o, nn.Parameter)
 
 class AttributeTarget:
@@ -80,6 +84,8 @@ class AttributeTarget:
         self.slots = {(id(o), a) for o,a in parts}
         self.base = [float(getattr(o, a)) for o,a in parts]
         self._whole = [isinstance(getattr(o, a), int) for o,a in parts]
+        plain = all(isinstance(o, nn.Module) and type(vars(o).get(a)) is float for o,a in parts)
+        self._fast = [(vars(o), a) for o,a in parts] if plain and not each else None # a module's own setattr takes microseconds
         try: self.put_back()
         except (AttributeError, TypeError) as e: raise ArgumentError(say(f'Schedule({name!r})', 'an attribute that can be set', f'{type(e).__name__}: {e}')) from e
 
@@ -90,6 +96,9 @@ class AttributeTarget:
             else: setattr(o, a, v)
 
     def set(self, value):
+        if self._fast:
+            for o,a in self._fast: o[a] = value
+            return value
         values = [b*value for b in self.base] if self.each else [value]*len(self.parts)
         self.write(values)
         return float(round(values[-1])) if self._whole[-1] else values[-1]

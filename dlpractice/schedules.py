@@ -50,14 +50,17 @@ def triangular(
     ends = [(i + 1)/cycles for i in range(math.ceil(cycles - 1e-9))]
     return ScheduleFn(partial(_triangular, low, high, cycles, up, mode, gamma), text_of('triangular', low, high, cycles, up=up, mode=mode, **extra), ends)
 
-# %% ../nbs/lessons/50_schedules.ipynb #4cdd8ca1
-def _phases(values, at, anneal, p):
-    "From each value to the next, in as many stretches as there are in `at`."
-    begin = 0.
-    for i,end in enumerate(at):
-        if p <= end and end > begin: return anneal(values[i], values[i + 1], (p - begin)/(end - begin))
-        begin = end
-    return values[-1]
+# %% ../nbs/lessons/50_schedules.ipynb #3a4db119
+def _phases(stretches, anneal, p):
+    "From value to value, a stretch each."
+    for begin,end,a,b in stretches:
+        if p <= end: return anneal(a, b, (p - begin)/(end - begin))
+    return b
+
+def _stretches(values, warm, three_phase):
+    "(begin, end, first value, last value) of each stretch that has a length."
+    at = [0., warm] + [2*warm]*three_phase + [1.]
+    return [o for o in zip(at, at[1:], values, values[1:]) if o[1] > o[0]]
 
 def one_cycle(
     top=1.,            # the largest value, reached at progress `warm`; 1 makes it a multiplier
@@ -72,8 +75,7 @@ def one_cycle(
     warm = number('one_cycle, argument warm', warm, least=0, most=0.5 if three_phase else 1)
     check_choice('one_cycle, argument shape', shape, ('cos', 'linear'))
     values = [top/div, top] + [top/div]*three_phase + [top/div/final_div]
-    at = [warm] + [2*warm]*three_phase + [1.]
-    return ScheduleFn(partial(_phases, values, at, anneals[shape]), text_of('one_cycle', top, div, final_div, warm, shape, three_phase))
+    return ScheduleFn(partial(_phases, _stretches(values, warm, three_phase), anneals[shape]), text_of('one_cycle', top, div, final_div, warm, shape, three_phase))
 
 def momentum_cycle(
     high=0.95,         # at both ends
@@ -86,7 +88,7 @@ def momentum_cycle(
     high,low = check_numbers('momentum_cycle', high=high, low=low)
     warm = number('momentum_cycle, argument warm', warm, least=0, most=0.5 if three_phase else 1)
     check_choice('momentum_cycle, argument shape', shape, ('cos', 'linear'))
-    return ScheduleFn(partial(_phases, [high, low, high, high][:3 + three_phase], [warm] + [2*warm]*three_phase + [1.], anneals[shape]), text_of('momentum_cycle', high, low, warm, shape, three_phase))
+    return ScheduleFn(partial(_phases, _stretches([high, low, high, high], warm, three_phase), anneals[shape]), text_of('momentum_cycle', high, low, warm, shape, three_phase))
 
 # %% ../nbs/lessons/50_schedules.ipynb #41036143
 def _restarts(top, low, starts, ends, anneal, p):
@@ -139,7 +141,7 @@ class Schedule:
 
 _attached = WeakSet()
 
-# %% ../nbs/lessons/50_schedules.ipynb #4cc204c4
+# %% ../nbs/lessons/50_schedules.ipynb #3ecd372a
 @patch
 def _attach(self:Schedule, steps, **places):
     "Find the target, and check that all fits together."
@@ -152,14 +154,22 @@ def _attach(self:Schedule, steps, **places):
     for other in _attached:
         if other._to.slots & to.slots: raise ArgumentError(say(where, 'one schedule for one thing', f'{other!r}, which sets the same', 'Leave one of them out.'))
     self._to,self._steps,self._last,self._k,self._set_at = to,steps,max(1, steps - 1),0,-1
+    self._f,self._set = (None, None) if self.many else (self.fs[0].f, to.set)
     _attached.add(self)
 
 @patch
 def _put(self:Schedule, k):
     "Set the value of step k."
-    p = k/self._last
-    self._now = self._to.set_each([f.f(p) for f in self.fs]) if self.many else (self._to.set(self.fs[0].f(p)),)
-    self._set_at = k
+    p,self._set_at = k/self._last,k
+    self._now = self._set(self._f(p)) if self._f is not None else self._to.set_each([f.f(p) for f in self.fs])
+
+@patch
+def _note(self:Schedule):
+    "Keep what was set."
+    if self._f is not None: self.values[self.name].append(self._now)
+    else:
+        for n,v in zip(self.names, self._now): self.values[n].append(v)
+    self._k += 1
 
 @patch
 def _release(self:Schedule):
@@ -168,7 +178,7 @@ def _release(self:Schedule):
     _attached.discard(self)
     if to is not None: to.put_back()
 
-# %% ../nbs/lessons/50_schedules.ipynb #5a972a7b
+# %% ../nbs/lessons/50_schedules.ipynb #289f46b2
 @patch
 def before_fit(self:Schedule, learner):
     if learner.total_steps is None: raise ArgumentError(say(f'Schedule({self.name!r})', 'a training loader with a length', type(learner.data.train).__name__, 'Without it, progress is unknown.'))
@@ -186,14 +196,12 @@ def before_batch(self:Schedule, learner):
     if learner.step != self._set_at: self._put(learner.step) # at the first batch of a group that is accumulated
 
 @patch
-def after_step(self:Schedule, learner):
-    for v,x in zip(self.values.values(), self._now): v.append(x)
-    self._k += 1
+def after_step(self:Schedule, learner): self._note()
 
 @patch
 def after_fit(self:Schedule, learner): self._release()
 
-# %% ../nbs/lessons/50_schedules.ipynb #68c9f7be
+# %% ../nbs/lessons/50_schedules.ipynb #9951a22c
 @patch
 def attach(self:Schedule,
     steps:int,      # of the run
@@ -214,8 +222,7 @@ def step(self:Schedule):
     "After each step of the optimizer: note the value, and set the next. Raises `ArgumentError` after the last step."
     if self._to is None: raise ArgumentError(say(f'Schedule({self.name!r}).step', 'a schedule that is attached', 'one that is not', 'Call attach(steps, optimizer=…) first.'))
     if self._k >= self._steps: raise ArgumentError(say(f'Schedule({self.name!r}).step', f'{self._steps} steps', 'one more', 'Attach it for as many steps as the loop takes.'))
-    for v,x in zip(self.values.values(), self._now): v.append(x)
-    self._k += 1
+    self._note()
     if self._k < self._steps: self._put(self._k)
 
 @patch
