@@ -20,6 +20,8 @@ _homes = {name: home for home, names in {
     'lr_finder': 'RangeTest lr_range_test',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
+    'schedules': 'CycleSnapshots Schedule cycle_ends exponential flat_then_cosine momentum_cycle one_cycle restarts triangular warmup',
+    'widgets_schedules': 'schedule_explorer',
     'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
