@@ -12,7 +12,7 @@ floors = {
         'trials', 'claim_plots'],
     3: ['training', 'schedules', 'shape_checkers', 'hessian', 'loss_evaluation'],
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks'],
-    5: ['one_cycle', 'fine_tuning', 'shapes', 'landscape'],
+    5: ['stacked_nets', 'one_cycle', 'fine_tuning', 'shapes', 'landscape'],
     6: ['claims', 'exercises', 'widgets'],
     7: ['claim_commands', 'claim_board'] + [p.stem for kind in ('claims', 'exercises', 'widgets') for p in sorted(package.glob(f'{kind}_*.py'))], # one module for each family or lesson
     8: ['cli'],
