@@ -29,7 +29,7 @@ def _stairs(ax, plan, full, of):
         ax.fill_between([p, q], c, 1, color=COLORS[2], alpha=.25, lw=0)
         ax.text((p + q)/2, c + 0.03, f'{s} px', ha='center', va='bottom', fontsize=9)
 
-# %% ../nbs/core/13e_widgets_resizing.ipynb #9c80502e
+# %% ../nbs/core/13e_widgets_resizing.ipynb #60f59511
 def resize_explorer(
     images:Tensor,        # (n, c, h, w) square pictures, at most 12, uint8 or float in [0, 1]
     plan,                 # `SizePlan` of sides in pixels, or its list of steps
@@ -40,7 +40,7 @@ def resize_explorer(
     **kw,                 # for `explorer`: `start`, `live`
 )->Explorer:
     "Pictures as a plan shows them, beside the plan and what it costs. Raises `ArgumentError`."
-    plan = plan if isinstance(plan, SizePlan) else SizePlan(plan)
+    plan = SizePlan(getattr(plan, 'steps', plan)) # the lesson's own class, in its notebook, will do too
     if not isinstance(images, Tensor) or images.ndim != 4 or not 1 <= len(images) <= 12:
         raise ArgumentError(say('resize_explorer, argument images', 'one to 12 pictures (n, c, h, w)', f'shape {tuple(images.shape)}' if isinstance(images, Tensor) else type(images).__name__))
     full, of = plan.steps[-1][1], of or (lambda s: s*s)
