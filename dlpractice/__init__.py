@@ -18,9 +18,13 @@ _homes = {name: home for home, names in {
     'training': 'Checkpoint Learner',
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
+    'augment': 'Augment AugmentBatches tta',
+    'augmentations': 'Affine ColourJitter CutMix Cutout Flip Mixup Noise ResizedCrop Rotate',
+    'mixing': 'PairLoss',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
     'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
+    'widgets_augment': 'augment_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 

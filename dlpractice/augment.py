@@ -1,4 +1,4 @@
-"""t.
+"""Change every picture of a batch by numbers of its own, in one pass; and know when this closes the gap between training and test, and when it only slows training down.
 
 Docs: https://dlpractice.github.io/dlpractice/lessons/augmentation.html.md"""
 
@@ -25,47 +25,6 @@ from .pixel_changes import to_bytes, to_unit
 from .snapshots import unchanged
 
 _all_ = ['Affine', 'Change', 'ColourJitter', 'CutMix', 'Cutout', 'Flip', 'Mixup', 'Noise', 'PairLoss', 'ResizedCrop', 'Rotate'] # from their own modules
-
-# %% ../nbs/lessons/90_augmentation.ipynb #f867edfc
-def _mirrored(which, picked, length): # boxes of crops, as they lie in a mirrored picture
-    return torch.where(which[:, None], length - picked.flip(1), picked)
-
-def _product(changes, drawn, size):
-    "All maps of a run as one, and the size after."
-    maps = None
-    for c, d in zip(changes, drawn):
-        m = c.maps(d, size)
-        maps, size = m if maps is None else m @ maps, c.out(size)
-    return maps, size
-
-def _flips_and_crop(x, changes, drawn):
-    "Flips around at most one crop: no resampling but the crop's own."
-    (h, w), boxes, out = x.shape[-2:], None, None
-    turned = torch.zeros(2, len(x), dtype=torch.bool)
-    for c, d in zip(changes, drawn):
-        if isinstance(c, Flip): turned = turned ^ torch.stack(tuple(d))
-        else:
-            (l, t, r, b), out = d.boxes.unbind(1), c.out((h, w))
-            (l, r), (t, b) = (_mirrored(which, torch.stack(o, 1), length).unbind(1) for which, o, length in ((turned[0], (l, r), w), (turned[1], (t, b), h)))
-            boxes = torch.stack([l, t, r, b], 1)
-    if boxes is None: return Flip().apply(x, turned)
-    return crop_resize(x, boxes, out, *turned)
-
-def _moved(x, changes, drawn, padding):
-    "Pictures after a run of geometric changes: one resampling at most."
-    simple = all(isinstance(c, (Flip, ResizedCrop)) for c in changes) and sum(isinstance(c, ResizedCrop) for c in changes) < 2
-    if simple: return _flips_and_crop(x, changes, drawn)
-    return resample(x, *_product(changes, drawn, tuple(x.shape[-2:])), padding)
-
-def _normalised(x, mean, std):
-    "Floats, less the mean, over the deviation, in one pass over fresh memory."
-    (n, c, h, w), unit = x.shape, 1. if x.is_floating_point() else 255.
-    a, b = ((torch.as_tensor(o, dtype=torch.float32, device=x.device).reshape(-1)).expand(c) for o in (mean, std))
-    times, less = 1/(unit*b), a/b
-    y = torch.empty_like(x, dtype=x.dtype if x.is_floating_point() else torch.float32).copy_(x)
-    rows = y.permute(0, 2, 3, 1)
-    if c > 1 and rows.is_contiguous(): return rows.view(n, h, w*c).mul_(times.repeat(w)).sub_(less.repeat(w)).view(n, h, w, c).permute(0, 3, 1, 2)
-    return y.mul_(times.view(-1, 1, 1)).sub_(less.view(-1, 1, 1))
 
 # %% ../nbs/lessons/90_augmentation.ipynb #cc021e76
 KINDS = 'label', 'mask', 'boxes', 'image', None # what a target can be; None: it stays as it is
@@ -145,6 +104,47 @@ class Augment(Change):
         return x if self.normalise is None else _normalised(x, *self.normalise)
 
     def __repr__(self): return f"Augment({', '.join(map(repr, self.changes))})"
+
+# %% ../nbs/lessons/90_augmentation.ipynb #f867edfc
+def _mirrored(which, picked, length): # boxes of crops, as they lie in a mirrored picture
+    return torch.where(which[:, None], length - picked.flip(1), picked)
+
+def _product(changes, drawn, size):
+    "All maps of a run as one, and the size after."
+    maps = None
+    for c, d in zip(changes, drawn):
+        m = c.maps(d, size)
+        maps, size = m if maps is None else m @ maps, c.out(size)
+    return maps, size
+
+def _flips_and_crop(x, changes, drawn):
+    "Flips around at most one crop: no resampling but the crop's own."
+    (h, w), boxes, out = x.shape[-2:], None, None
+    turned = torch.zeros(2, len(x), dtype=torch.bool)
+    for c, d in zip(changes, drawn):
+        if isinstance(c, Flip): turned = turned ^ torch.stack(tuple(d))
+        else:
+            (l, t, r, b), out = d.boxes.unbind(1), c.out((h, w))
+            (l, r), (t, b) = (_mirrored(which, torch.stack(o, 1), length).unbind(1) for which, o, length in ((turned[0], (l, r), w), (turned[1], (t, b), h)))
+            boxes = torch.stack([l, t, r, b], 1)
+    if boxes is None: return Flip().apply(x, turned)
+    return crop_resize(x, boxes, out, *turned)
+
+def _moved(x, changes, drawn, padding):
+    "Pictures after a run of geometric changes: one resampling at most."
+    simple = all(isinstance(c, (Flip, ResizedCrop)) for c in changes) and sum(isinstance(c, ResizedCrop) for c in changes) < 2
+    if simple: return _flips_and_crop(x, changes, drawn)
+    return resample(x, *_product(changes, drawn, tuple(x.shape[-2:])), padding)
+
+def _normalised(x, mean, std):
+    "Floats, less the mean, over the deviation, in one pass over fresh memory."
+    (n, c, h, w), unit = x.shape, 1. if x.is_floating_point() else 255.
+    a, b = ((torch.as_tensor(o, dtype=torch.float32, device=x.device).reshape(-1)).expand(c) for o in (mean, std))
+    times, less = 1/(unit*b), a/b
+    y = torch.empty_like(x, dtype=x.dtype if x.is_floating_point() else torch.float32).copy_(x)
+    rows = y.permute(0, 2, 3, 1)
+    if c > 1 and rows.is_contiguous(): return rows.view(n, h, w*c).mul_(times.repeat(w)).sub_(less.repeat(w)).view(n, h, w, c).permute(0, 3, 1, 2)
+    return y.mul_(times.view(-1, 1, 1)).sub_(less.view(-1, 1, 1))
 
 # %% ../nbs/lessons/90_augmentation.ipynb #1341d63a
 @patch

@@ -103,14 +103,13 @@ def main():
     jobs = grid + [(LETTERS, arm, ALONE) for arm in ARMS if arm not in ('none', 'affine')] + [(MIRRORED, arm, ALONE) for arm in ('none', 'flip')]
     sweeps = {job: [get(*job, rate, SWEEP_SEED)['valid'] for rate in RATES] for job in grid}
     rates = {job: RATES[max(range(len(RATES)), key=lambda i: v[i])] for job, v in sweeps.items()}
-    trials = {}
-    for seed in SEEDS:
-        for job in jobs: trials.setdefault(job, []).append(get(*job, rates.get(job, rates[LETTERS, 'none', ALONE]), seed))
-    name = lambda job: f'{job[1]} at {job[2]}' + (' of capitals' if job[0] == MIRRORED else '')
+    trials, name = {}, lambda job: f'{job[1]} at {job[2]}' + (' of capitals' if job[0] == MIRRORED else '')
     settings = dict(letters=LETTERS, mirrored=MIRRORED, sizes=SIZES, steps=STEPS, batch=BATCH, rates=RATES, alone_size=ALONE, arms={a: ', '.join(map(repr, f())) for a, f in ARMS.items()})
-    save_run('augmentation.json', dict(settings=settings, rates={name(j): r for j, r in rates.items()}, sweeps={name(j): v for j, v in sweeps.items()},
-             sizes={arm: {str(n): trials[LETTERS, arm, n] for n in SIZES} for arm in ('none', 'affine')}, alone={arm: trials[LETTERS, arm, ALONE] for arm in ARMS},
-             mirrored={arm: trials[MIRRORED, arm, ALONE] for arm in ('none', 'flip')}, cpu_seconds=round(done['cpu'])), code=code, seeds=list(SEEDS), seconds=time.time() - start)
+    for i, seed in enumerate(SEEDS): # what is done is saved after each seed
+        for job in jobs: trials.setdefault(job, []).append(get(*job, rates.get(job, rates[LETTERS, 'none', ALONE]), seed))
+        save_run('augmentation.json', dict(settings=settings, rates={name(j): r for j, r in rates.items()}, sweeps={name(j): v for j, v in sweeps.items()},
+                 sizes={arm: {str(n): trials[LETTERS, arm, n] for n in SIZES} for arm in ('none', 'affine')}, alone={arm: trials[LETTERS, arm, ALONE] for arm in ARMS},
+                 mirrored={arm: trials[MIRRORED, arm, ALONE] for arm in ('none', 'flip')}, cpu_seconds=round(done['cpu'])), code=code, seeds=list(SEEDS[:i + 1]), seconds=time.time() - start)
     path.unlink()
 
 
