@@ -92,7 +92,7 @@ lesson.add(Exercise(3, 'boxes follow', 'mirror_boxes',
     hints=('Where does the left edge of the picture, x = 0, go? Where the right one?', 'The old right edge becomes the new left one.', 'new left: `width - right`; new right: `width - left`.'),
     mistakes=(Mistake(lambda boxes, width: torch.stack([width - boxes[:, 0], boxes[:, 1], width - boxes[:, 2], boxes[:, 3]], 1), 'The left is now larger than the right: the two have to change places.'),
               Mistake(lambda boxes, width: torch.stack([width - 1 - boxes[:, 2], boxes[:, 1], width - 1 - boxes[:, 0], boxes[:, 3]], 1), 'Off by one: a pixel k goes to width - 1 - k, but an edge x to width - x.'),
-              Mistake(lambda boxes, width: boxes, 'Nothing has moved.'),
+              Mistake(lambda boxes, width: boxes, 'Nothing has moved: these are the boxes as they came.'),
               Mistake(lambda boxes, width: boxes[:, [2, 1, 0, 3]], 'Left and right have changed places, but each has to be counted from the other side of the picture as well.'),
               Mistake(lambda boxes, width: torch.stack([boxes[:, 0], width - boxes[:, 3], boxes[:, 2], width - boxes[:, 1]], 1), 'That mirrors top and bottom.'))))
 
