@@ -30,7 +30,7 @@ from dlpractice.small_tasks import cnn, falling
 from dlpractice.snapshots import seeded
 
 LETTERS, MIRRORED, MIRRORS = 'abdegknpqs', 'AHIMOTUVWX', 'bdpq'
-SIZES, ALONE, STEPS, BATCH, RATES, SEEDS, SWEEP_SEED = (125, 500, 2000, 8000), 500, 300, 32, (0.003, 0.01, 0.03), (0, 1, 2, 3, 4), 100
+SIZES, ALONE, STEPS, BATCH, RATES, SEEDS, SWEEP_SEED = (125, 500, 2000, 8000), 500, 300, 32, (0.01, 0.03, 0.1), (0, 1, 2, 3, 4), 100
 AFFINE = dict(degrees=15, translate=(0.1, 0.1), scale=(0.85, 1.15), shear=10)
 ARMS = {'none': lambda: [], 'affine': lambda: [Affine(**AFFINE)], 'rotate': lambda: [Rotate(15)], 'crop': lambda: [ResizedCrop(scale=(0.5, 1.))], 'noise': lambda: [Noise((0., 0.1))],
         'colour': lambda: [ColourJitter(0.4, 0.4)], 'cutout': lambda: [Cutout(0.5)], 'mixup': lambda: [Mixup(10, 0.4)], 'cutmix': lambda: [CutMix(10)], 'flip': lambda: [Flip(0.5)]}
