@@ -19,12 +19,16 @@ _homes = {name: home for home, names in {
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
     'resizing': 'ConcatPoolHead FillBatches GlobalPoolHead ProgressiveResize SizePlan SpatialPyramidHead best_size_range flops port_weights recalibrate_batchnorm resize_batch size_multiple',
+    'augment': 'Augment AugmentBatches tta',
+    'augmentations': 'Affine ColourJitter CutMix Cutout Flip Mixup Noise ResizedCrop Rotate',
+    'mixing': 'PairLoss',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
     'schedules': 'CycleSnapshots Schedule cycle_ends exponential flat_then_cosine momentum_cycle one_cycle restarts triangular warmup',
     'widgets_schedules': 'schedule_explorer',
     'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
     'widgets_resizing': 'resize_explorer',
+    'widgets_augment': 'augment_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 
