@@ -23,7 +23,7 @@ from .frozen_norms import has_statistics, hold_statistics, is_frozen, release_st
 from .layer_stages import labels, stages, units_of
 from .snapshots import unchanged
 
-# %% ../nbs/lessons/60_param_groups.ipynb #e4a58f0b
+# %% ../nbs/lessons/60_param_groups.ipynb #0303108f
 @dataclass(repr=False)
 class LayerGroup:
     "Layers that are trained alike."
@@ -34,7 +34,11 @@ class LayerGroup:
     statistics:list # modules in it that keep running statistics, as BatchNorm does
 
     @property
-    def name(self): return whole if len(whole := ', '.join(self.paths)) <= 48 else f'{self.paths[0]} to {self.paths[-1]}'
+    def name(self):
+        "Its paths, or the first and the last of many."
+        whole, (first, last) = ', '.join(self.paths), (self.paths[0], self.paths[-1])
+        if len(whole) <= 40: return whole
+        return f"{first} to {last.rpartition('.')[2] if first.rpartition('.')[0] == last.rpartition('.')[0] else last}"
     @property
     def numel(self): return sum(p.numel() for p in self.parameters) # numbers in its parameters
     @property

@@ -17,19 +17,27 @@ from .explorers import Explorer, Frame, Scene
 from .param_groups import LayerGroups, group_rates
 from .plots import COLORS, axes
 
-# %% ../nbs/core/13d_widgets_param_groups.ipynb #099e0197
-def _short(text, most): return text if len(text) <= most else text[:most - 1] + '…'
+# %% ../nbs/core/13d_widgets_param_groups.ipynb #b532235c
+def _short(text, most):
+    "A name that fits: the last parts of long paths, cut where that is still too long."
+    if len(text) > most: text = ' to '.join(o.rpartition('.')[2] for o in text.split(' to '))
+    return text if len(text) <= most else text[:most - 1] + '…'
+
+def _count(n): return f'{n:,}' if n < 1e5 else f'{n/1e6:.3g} M'
 
 def _panels(groups, low, high):
     "The list of groups, and axes for their rates, a row for each in both, from the input above to the head below."
     n = len(groups)
     _, left = axes(size=(3.4, 0.33*n + 0.75))
     left.set(xlim=(0, 1), ylim=(n - 0.5, -1.2))
-    left.axis('off')
-    for x, text, side in ((0.02, 'layers', 'left'), (0.7, 'numbers', 'right'), (0.98, 'rate', 'right')): left.text(x, -0.9, text, ha=side, va='center', fontsize=9, weight='bold')
+    left.set(xticks=[0], xticklabels=[' '], yticks=[], xlabel=' ') # as high as the other, so that the rows lie side by side
+    left.spines[:].set_visible(False)
+    left.tick_params(length=0)
+    left.grid(False)
+    for x, text, side in ((0.02, 'group', 'left'), (0.72, 'parameters', 'right'), (0.98, 'rate', 'right')): left.text(x, -0.9, text, ha=side, va='center', fontsize=9, weight='bold')
     for k, g in enumerate(groups):
-        left.text(0.02, k, _short(g.name, 22), va='center', fontsize=9)
-        left.text(0.7, k, f'{g.numel:,}', va='center', ha='right', fontsize=9, color='0.3')
+        left.text(0.02, k, f'{k}  {_short(g.name, 19)}', va='center', fontsize=9)
+        left.text(0.72, k, _count(g.numel), va='center', ha='right', fontsize=9, color='0.3')
     _, right = axes(size=(3.4, 0.33*n + 0.75))
     right.set(xscale='log', xlim=(low/2, high*2), ylim=(n - 0.5, -1.2), xlabel='learning rate', yticks=range(n), yticklabels=[str(k) for k in range(n)], ylabel='group')
     return [Scene(left, f"Groups from the input to the head: {', '.join(g.name for g in groups)}."), Scene(right, 'Axes for the learning rate of each group.')]

@@ -322,12 +322,10 @@ def test_one_of_each_family(name):
     family_is_right(name, model, torch.zeros(2, 3, size, size), 2.)
 
 
-@pytest.fixture(scope='module')
-def without_drawing():
-    "Weights are neither drawn nor held in memory: on the meta device, but for what a regnet computes while it is made."
-    with pytest.MonkeyPatch.context() as patch:
-        for f in ('trunc_normal_', 'kaiming_normal_', 'kaiming_uniform_', 'xavier_uniform_', 'normal_', 'uniform_', 'constant_', 'zeros_', 'ones_'): patch.setattr(nn.init, f, lambda t, *a, **k: t)
-        yield
+@pytest.fixture
+def without_drawing(monkeypatch):
+    "Nobody looks at these weights."
+    for f in ('trunc_normal_', 'kaiming_normal_', 'kaiming_uniform_', 'xavier_uniform_', 'normal_', 'uniform_', 'constant_', 'zeros_', 'ones_'): monkeypatch.setattr(nn.init, f, lambda *args, **kw: args[0] if args else kw['tensor'])
 
 
 @pytest.mark.parametrize('name', every_member())
