@@ -18,9 +18,11 @@ _homes = {name: home for home, names in {
     'training': 'Checkpoint Learner',
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
+    'optimizers': 'Optimizer effective_rate',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
     'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
+    'widgets_optimizers': 'optimizer_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 

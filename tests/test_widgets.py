@@ -397,7 +397,8 @@ def test_a_plane_from_a_file_is_refused(walk, tmp_path):
 
 # ---- as the lessons store them
 
-LESSONS = {'10_shapes': ['layer'], '20_lr_range_test': ['learning rate'], '30_landscape': ['step', 'direction 1', 'direction 2']}
+LESSONS = {'10_shapes': ['layer'], '20_lr_range_test': ['learning rate'], '30_landscape': ['step', 'direction 1', 'direction 2'],
+           '40_optimizers': ['learning rate', 'momentum', 'divided, mean kept']}
 
 
 @pytest.mark.parametrize('name', LESSONS)
