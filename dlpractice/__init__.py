@@ -23,6 +23,7 @@ _homes = {name: home for home, names in {
     'augmentations': 'Affine ColourJitter CutMix Cutout Flip Mixup Noise ResizedCrop Rotate',
     'mixing': 'PairLoss',
     'param_groups': 'add_groups discriminative distance_moved freeze freeze_batchnorm layer_groups show_groups unfreeze',
+    'optimizers': 'Optimizer effective_rate',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
     'schedules': 'CycleSnapshots Schedule cycle_ends exponential flat_then_cosine momentum_cycle one_cycle restarts triangular warmup',
@@ -31,6 +32,7 @@ _homes = {name: home for home, names in {
     'widgets_resizing': 'resize_explorer',
     'widgets_augment': 'augment_explorer',
     'widgets_param_groups': 'groups_explorer',
+    'widgets_optimizers': 'optimizer_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 
