@@ -414,12 +414,13 @@ def test_a_plane_from_a_file_is_refused(walk, tmp_path):
 
 # ---- as the lessons store them
 
-<<<<<<< HEAD
-LESSONS = {'10_shapes': ['layer'], '20_lr_range_test': ['learning rate'], '30_landscape': ['step', 'direction 1', 'direction 2'], '60_param_groups': ['factor', 'first group trained'], '80_resizing': ['first size', 'progress'], '90_augmentation': ['augmentation', 'strength']}
-=======
-LESSONS = {'10_shapes': ['layer'], '20_lr_range_test': ['learning rate'], '30_landscape': ['step', 'direction 1', 'direction 2'],
-           '40_optimizers': ['learning rate', 'momentum', 'divided, mean kept']}
->>>>>>> optimizers
+LESSONS = {'10_shapes': ['layer'],
+           '20_lr_range_test': ['learning rate'],
+           '30_landscape': ['step', 'direction 1', 'direction 2'],
+           '40_optimizers': ['learning rate', 'momentum', 'divided, mean kept'],
+           '60_param_groups': ['factor', 'first group trained'],
+           '80_resizing': ['first size', 'progress'],
+           '90_augmentation': ['augmentation', 'strength']}
 
 
 @pytest.mark.parametrize('name', LESSONS)
