@@ -111,7 +111,7 @@ lesson.add(Exercise(3, 'up once, down once', 'cycle_rate',
               Mistake(_cycled(('first + (top - first)*p/warm', 'first + (top - first)*p')), 'This does not reach the top: the way up is `warm` long, so the share done is `p/warm`.'),
               Mistake(_cycled(('top/1000', '0.')), 'This ends at 0. The end is `top/1000`.'))))
 
-# %% ../nbs/core/12d_exercises_schedules.ipynb #d33e42ab
+# %% ../nbs/core/12d_exercises_schedules.ipynb #260f646e
 def _restarts(first, mult, steps):
     rates = torchs(lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, first, mult), steps)
     return [k for k in range(1, steps) if rates[k] > rates[k - 1]]
@@ -137,7 +137,7 @@ lesson.add(Exercise(4, 'where restarts come', 'restart_steps',
     why='Lengths are multiplied, places are added. With `mult` 2 the places are `first` times 1, 3, 7, 15: one less than a power of two, so few cycles fill a run, and the last is as long as all before it together, and one more.',
     hints=('Keep two numbers: where the next restart is, and how long the cycle before it was.', 'After a restart at `at` comes one at `at + length*mult`.', 'Go on while `at < steps`: a restart at step `steps` would be after the run.'),
     mistakes=(Mistake(_starts(('at < steps', 'at <= steps')), 'The run has steps 0 to `steps - 1`, so a restart at `steps` is not in it.'),
-              Mistake(_starts(('at = at + length', 'at = length')), 'The length of a cycle is not where it ends: add it to where it began.'),
+              Mistake(_starts(('at = at + length', 'at = length if length > at else steps')), 'The length of a cycle is not where it ends: add it to where it began.'),
               Mistake(_starts(('length = length*mult', 'pass')), 'The cycles keep their length: with `mult` 2 each is twice as long as the one before.'),
               Mistake(_starts(('at, length, found = first, first, []', 'at, length, found = 0, first/mult, []')), 'Step 0 begins the run; it is no restart.'),
               Mistake(_starts(('        length = length*mult\n        at = at + length', '        at = at + length\n        length = length*mult')), 'The second cycle is already longer: multiply before adding.'),
