@@ -144,27 +144,24 @@ lesson.add(Exercise(4, 'where restarts come', 'restart_steps',
               Mistake(_starts(('found.append(at)', 'found.append(at - 1)')), 'That is the last step of a cycle, one before the rate jumps.'),
               Mistake(_starts(('found.append(at)', 'found.append(length)')), 'Those are the lengths of the cycles, not the steps at which they begin.'))))
 
-# %% ../nbs/core/12d_exercises_schedules.ipynb #9a9fd8d0
+# %% ../nbs/core/12d_exercises_schedules.ipynb #82f9d7ee
 def _optimizer(rates): return torch.optim.SGD([dict(params=[torch.zeros(1, requires_grad=True)], lr=r) for r in rates], lr=1.)
 
 def _drive(answer, f, rates, steps, stop):
     "The rates that are in force at each step of a loop, and after it."
     optimizer = _optimizer(rates)
     now = lambda: [float(g['lr']) for g in optimizer.param_groups]
-    seen = []
-    try:
-        for k in range(steps) if answer is None else answer(optimizer, f, steps):
-            seen.append(now())
-            if k == stop: raise ZeroDivisionError
-    except ZeroDivisionError: ...
-    return seen, now
+    seen,loop = [],iter(answer(optimizer, f, steps))
+    for k in loop:
+        seen.append(now())
+        if k == stop: break
+    if hasattr(loop, 'close'): loop.close() # what happens to a generator whose loop was left
+    return seen, now()
 
 def _call(answer, f, rates, steps, stop):
     if not callable(answer): return dict(said=f'`scheduled` should be a function, and is {show(answer)}.')
-    seen,now = _drive(answer, f, rates, steps, stop)
-    import gc
-    gc.collect() # a generator that was left is closed
-    return dict(rates=seen, after=now())
+    seen,after = _drive(answer, f, rates, steps, stop)
+    return dict(rates=seen, after=after)
 
 def _by_hand(f, rates, steps, stop):
     all_of = [[r*f(k/(steps - 1) if steps > 1 else 0.) for r in rates] for k in range(steps)]
