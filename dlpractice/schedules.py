@@ -141,7 +141,7 @@ class Schedule:
 
 _attached = WeakSet()
 
-# %% ../nbs/lessons/50_schedules.ipynb #da1e0051
+# %% ../nbs/lessons/50_schedules.ipynb #029c9812
 @patch
 def _attach(self:Schedule, steps, values=None, **places):
     "Find the target, and check that all fits together."
@@ -161,7 +161,7 @@ def _attach(self:Schedule, steps, values=None, **places):
 @patch
 def _put(self:Schedule, k):
     "Set the value of step k."
-    p,self._set_at = k/self._last,k
+    p = k/self._last
     self._now = self._set(self._f(p)) if self._f is not None else self._to.set_each([f.f(p) for f in self.fs])
 
 @patch
@@ -170,7 +170,6 @@ def _note(self:Schedule):
     if self._f is not None: self._keep(self._now)
     else:
         for n,v in zip(self.names, self._now): self.values[n].append(v)
-    self._k += 1
 
 @patch
 def _release(self:Schedule):
@@ -179,7 +178,7 @@ def _release(self:Schedule):
     _attached.discard(self)
     if to is not None: to.put_back()
 
-# %% ../nbs/lessons/50_schedules.ipynb #debf3321
+# %% ../nbs/lessons/50_schedules.ipynb #7228e962
 @patch
 def before_fit(self:Schedule, learner):
     if learner.total_steps is None: raise ArgumentError(say(f'Schedule({self.name!r})', 'a training loader with a length', type(learner.data.train).__name__, 'Without it, progress is unknown.'))
@@ -195,20 +194,20 @@ def before_fit(self:Schedule, learner):
 def before_batch(self:Schedule, learner):
     k = learner.step
     if k == self._set_at: return # a later batch of a group that is accumulated
-    if self._f is None: return self._put(k)
-    self._set_at = k
-    self._now = self._set(self._f(k/self._last))
+    self._set_at,self._k = k,k + 1
+    if self._f is None:
+        self._put(k)
+        self._note()
+    else:
+        v = self._set(self._f(k/self._last))
+        self._keep(v)
 
 @patch
-def after_step(self:Schedule, learner):
-    if self._f is None: return self._note()
-    self._keep(self._now)
-    self._k += 1
+def after_fit(self:Schedule, learner):
+    for v in self.values.values(): del v[len(learner.history.steps):] # that of a step which was not finished
+    self._release()
 
-@patch
-def after_fit(self:Schedule, learner): self._release()
-
-# %% ../nbs/lessons/50_schedules.ipynb #7cec4d2b
+# %% ../nbs/lessons/50_schedules.ipynb #56c0e0de
 @patch
 def attach(self:Schedule,
     steps:int,      # of the run
@@ -226,15 +225,15 @@ def attach(self:Schedule,
 @patch
 def step(self:Schedule):
     "After each step of the optimizer: note the value, and set the next. Raises `ArgumentError` after the last step."
-    k = self._k + 1
-    if self._f is not None and k < self._steps: # what is done nearly always, with as few calls as can be
+    if self._f is not None and (k := self._k + 1) < self._steps: # what is done nearly always, with as few calls as can be
         self._keep(self._now)
-        self._k = self._set_at = k
+        self._k = k
         self._now = self._set(self._f(k/self._last))
         return
     if self._to is None: raise ArgumentError(say(f'Schedule({self.name!r}).step', 'a schedule that is attached', 'one that is not', 'Call attach(steps, optimizer=…) first.'))
     if self._k >= self._steps: raise ArgumentError(say(f'Schedule({self.name!r}).step', f'{self._steps} steps', 'one more', 'Attach it for as many steps as the loop takes.'))
     self._note()
+    self._k += 1
     if self._k < self._steps: self._put(self._k)
 
 @patch
