@@ -1,6 +1,6 @@
 """What a schedule costs per step and scheduled value: `Schedule` in a bare loop and as a callback of the `Learner`, against PyTorch's schedulers.
 
-Nothing is trained: only the schedulers step, over a run of so many steps, in turn. As a callback: the two events that a step raises,
+Nothing is trained: only the schedulers step, over a run of so many steps, in turn. As a callback: the event that a step raises,
 called as the `Learner` calls them. `OneCycleLR` sets a rate and a momentum at each step; it counts as two values.
 Run: `python benchmarks/schedules.py [repeats] [steps]`."""
 import sys, warnings
@@ -31,15 +31,14 @@ def ways(steps):
     def callback(make):
         def prepare():
             learner = SimpleNamespace(step=0, total_steps=steps, optimizer=SGD(params(1), lr=0.1, momentum=0.9), model=nn.Linear(2, 2), loss=None, data=None,
-                                      history=SimpleNamespace(scheduled={}, steps=[]), _schedule=None, _bare=lambda: None)
+                                      history=SimpleNamespace(scheduled={}, steps=range(0)), _schedule=None, _bare=lambda: None)
             learner._callbacks = schedules = make()
             for s in schedules: s.before_fit(learner)
-            before, after = [s.before_batch for s in schedules], [s.after_step for s in schedules]
+            before = [s.before_batch for s in schedules]
             def run():
                 for _ in range(steps):
                     for f in before: f(learner)
                     learner.step += 1
-                    for f in after: f(learner)
                 for s in schedules: s.after_fit(learner)
             return run
         return prepare

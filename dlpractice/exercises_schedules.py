@@ -111,7 +111,7 @@ lesson.add(Exercise(3, 'up once, down once', 'cycle_rate',
               Mistake(_cycled(('first + (top - first)*p/warm', 'first + (top - first)*p')), 'This does not reach the top: the way up is `warm` long, so the share done is `p/warm`.'),
               Mistake(_cycled(('top/1000', '0.')), 'This ends at 0. The end is `top/1000`.'))))
 
-# %% ../nbs/core/12d_exercises_schedules.ipynb #d33e42ab
+# %% ../nbs/core/12d_exercises_schedules.ipynb #260f646e
 def _restarts(first, mult, steps):
     rates = torchs(lambda o: lr_scheduler.CosineAnnealingWarmRestarts(o, first, mult), steps)
     return [k for k in range(1, steps) if rates[k] > rates[k - 1]]
@@ -137,34 +137,31 @@ lesson.add(Exercise(4, 'where restarts come', 'restart_steps',
     why='Lengths are multiplied, places are added. With `mult` 2 the places are `first` times 1, 3, 7, 15: one less than a power of two, so few cycles fill a run, and the last is as long as all before it together, and one more.',
     hints=('Keep two numbers: where the next restart is, and how long the cycle before it was.', 'After a restart at `at` comes one at `at + length*mult`.', 'Go on while `at < steps`: a restart at step `steps` would be after the run.'),
     mistakes=(Mistake(_starts(('at < steps', 'at <= steps')), 'The run has steps 0 to `steps - 1`, so a restart at `steps` is not in it.'),
-              Mistake(_starts(('at = at + length', 'at = length')), 'The length of a cycle is not where it ends: add it to where it began.'),
+              Mistake(_starts(('at = at + length', 'at = length if length > at else steps')), 'The length of a cycle is not where it ends: add it to where it began.'),
               Mistake(_starts(('length = length*mult', 'pass')), 'The cycles keep their length: with `mult` 2 each is twice as long as the one before.'),
               Mistake(_starts(('at, length, found = first, first, []', 'at, length, found = 0, first/mult, []')), 'Step 0 begins the run; it is no restart.'),
               Mistake(_starts(('        length = length*mult\n        at = at + length', '        at = at + length\n        length = length*mult')), 'The second cycle is already longer: multiply before adding.'),
               Mistake(_starts(('found.append(at)', 'found.append(at - 1)')), 'That is the last step of a cycle, one before the rate jumps.'),
               Mistake(_starts(('found.append(at)', 'found.append(length)')), 'Those are the lengths of the cycles, not the steps at which they begin.'))))
 
-# %% ../nbs/core/12d_exercises_schedules.ipynb #9a9fd8d0
+# %% ../nbs/core/12d_exercises_schedules.ipynb #82f9d7ee
 def _optimizer(rates): return torch.optim.SGD([dict(params=[torch.zeros(1, requires_grad=True)], lr=r) for r in rates], lr=1.)
 
 def _drive(answer, f, rates, steps, stop):
     "The rates that are in force at each step of a loop, and after it."
     optimizer = _optimizer(rates)
     now = lambda: [float(g['lr']) for g in optimizer.param_groups]
-    seen = []
-    try:
-        for k in range(steps) if answer is None else answer(optimizer, f, steps):
-            seen.append(now())
-            if k == stop: raise ZeroDivisionError
-    except ZeroDivisionError: ...
-    return seen, now
+    seen,loop = [],iter(answer(optimizer, f, steps))
+    for k in loop:
+        seen.append(now())
+        if k == stop: break
+    if hasattr(loop, 'close'): loop.close() # what happens to a generator whose loop was left
+    return seen, now()
 
 def _call(answer, f, rates, steps, stop):
     if not callable(answer): return dict(said=f'`scheduled` should be a function, and is {show(answer)}.')
-    seen,now = _drive(answer, f, rates, steps, stop)
-    import gc
-    gc.collect() # a generator that was left is closed
-    return dict(rates=seen, after=now())
+    seen,after = _drive(answer, f, rates, steps, stop)
+    return dict(rates=seen, after=after)
 
 def _by_hand(f, rates, steps, stop):
     all_of = [[r*f(k/(steps - 1) if steps > 1 else 0.) for r in rates] for k in range(steps)]

@@ -8,9 +8,10 @@ Docs: https://dlpractice.github.io/dlpractice/core/schedule_functions.html.md"""
 __all__ = ['anneals', 'ScheduleFn', 'number', 'text_of', 'check_numbers', 'check_choice', 'constant', 'linear', 'cosine',
            'exponential', 'polynomial', 'step', 'join', 'as_function', 'scale', 'repeat', 'warmup', 'flat_then_cosine']
 
-# %% ../nbs/core/05b_schedule_functions.ipynb #d1af73d3
+# %% ../nbs/core/05b_schedule_functions.ipynb #754a6724
 import math
 from functools import partial
+from math import cos, pi
 
 import numpy as np
 
@@ -78,10 +79,10 @@ def check_choice(where, value, options):
     if value not in options: raise ArgumentError(say(where, 'one of ' + ', '.join(map(repr, options)), repr(value)))
     return value
 
-# %% ../nbs/core/05b_schedule_functions.ipynb #ae0d17e1
+# %% ../nbs/core/05b_schedule_functions.ipynb #0951ff14
 def _constant(value, p): return value
 def _linear(start, end, p): return start + (end - start)*p
-def _cosine(start, end, p): return end + (start - end)*(1 + math.cos(math.pi*p))/2
+def _cosine(start, end, p): return end + (start - end)*(1 + cos(pi*p))/2
 anneals = {'cos': _cosine, 'linear': _linear} # from one value to another, the share of the way being the last argument
 
 def constant(

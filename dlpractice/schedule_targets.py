@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .errors import ArgumentError, nearest, say
 
-# %% ../nbs/core/05c_schedule_targets.ipynb #6e6ba059
+# %% ../nbs/core/05c_schedule_targets.ipynb #6a28f90e
 _betas = dict(momentum=0, beta1=0, betas=0, beta2=1) # name -> place in `betas`
 
 class GroupTarget:
@@ -39,6 +39,7 @@ class GroupTarget:
     @base.setter
     def base(self, values):
         self._base = list(values)
+        self._plain = self.place == 0 or self.place is None and all(type(g[self.key]) is float for g in self.optimizer.param_groups)
         last = next((v for v in reversed(values) if v), None)
         self.weights = self._base if self.each else [1.]*len(values) if last is None else [v/last for v in values]
 
@@ -54,12 +55,12 @@ class GroupTarget:
 
     def set(self, value):
         "One value, which every group takes its share of; the last group's value."
-        groups,key = self.optimizer.param_groups,self.key
-        if len(groups) == len(self.weights) and self.place is None and type(groups[0][key]) is float:
-            for g,w in zip(groups, self.weights): g[key] = w*value # no list, no call: this is done at every step
-        elif len(groups) == len(self.weights) and self.place == 0:
-            for g,w in zip(groups, self.weights): g[key] = (w*value, g[key][1])
-        else: self.write([w*value for w in self.weights])
+        groups,weights,key = self.optimizer.param_groups,self.weights,self.key
+        if not self._plain or len(groups) != len(weights): self.write([w*value for w in weights])
+        elif self.place is None: # no list, no call: this is done at every step
+            for g,w in zip(groups, weights): g[key] = w*value
+        else:
+            for g,w in zip(groups, weights): g[key] = (w*value, g[key][1])
         return self.weights[-1]*value if self.each else value
 
     def set_each(self, values):

@@ -117,7 +117,7 @@ def restarts(
     given = dict(cycles=cycles, cycle_mult=mult) if cycle_len is None else dict(cycle_len=float(cycle_len), cycle_mult=mult, of=of)
     return ScheduleFn(partial(_restarts, top, low, starts, ends, anneals[shape]), text_of('restarts', **given, top=top, low=low, shape=shape), ends)
 
-# %% ../nbs/lessons/50_schedules.ipynb #9f067845
+# %% ../nbs/lessons/50_schedules.ipynb #1e2506a8
 class Schedule:
     "One hyperparameter over a run: a callback for `Learner`, or `attach` and `step` in a loop of your own. The values are put back in the end."
     def __init__(self,
@@ -135,15 +135,15 @@ class Schedule:
         self.name = name or (target if isinstance(target, str) else getattr(target, '__name__', 'setter'))
         self.names = [f'{self.name}[{i}]' for i in range(len(self.fs))] if self.many else [self.name]
         self.values = {n: [] for n in self.names} # what was set at each step
-        self._to = None
+        self._to = self._f = None # what it sets, once it is found; the function, where there is one for all groups
 
     def __repr__(self): return f"Schedule({self.name!r}, {self.fs if self.many else self.fs[0]!r}{', each=True' if self.each else ''})"
 
 _attached = WeakSet()
 
-# %% ../nbs/lessons/50_schedules.ipynb #3ecd372a
+# %% ../nbs/lessons/50_schedules.ipynb #029c9812
 @patch
-def _attach(self:Schedule, steps, **places):
+def _attach(self:Schedule, steps, values=None, **places):
     "Find the target, and check that all fits together."
     where = f'Schedule({self.name!r})'
     if self._to is not None: raise ArgumentError(say(where, 'a schedule that is not in use', 'one that is attached', 'Call detach first.'))
@@ -153,55 +153,61 @@ def _attach(self:Schedule, steps, **places):
     for f in self.fs: check_values(self.target if isinstance(self.target, str) else self.name, f.values(101), self.each)
     for other in _attached:
         if other._to.slots & to.slots: raise ArgumentError(say(where, 'one schedule for one thing', f'{other!r}, which sets the same', 'Leave one of them out.'))
+    self.values = {n: [] for n in self.names} if values is None else {n: values.setdefault(n, []) for n in self.names}
     self._to,self._steps,self._last,self._k,self._set_at = to,steps,max(1, steps - 1),0,-1
-    self._f,self._set = (None, None) if self.many else (self.fs[0].f, to.set)
+    self._f,self._set,self._keep = (None, None, None) if self.many else (self.fs[0].f, to.set, self.values[self.name].append)
     _attached.add(self)
 
 @patch
 def _put(self:Schedule, k):
     "Set the value of step k."
-    p,self._set_at = k/self._last,k
+    p = k/self._last
     self._now = self._set(self._f(p)) if self._f is not None else self._to.set_each([f.f(p) for f in self.fs])
 
 @patch
 def _note(self:Schedule):
     "Keep what was set."
-    if self._f is not None: self.values[self.name].append(self._now)
+    if self._f is not None: self._keep(self._now)
     else:
         for n,v in zip(self.names, self._now): self.values[n].append(v)
-    self._k += 1
 
 @patch
 def _release(self:Schedule):
     "Put everything back."
-    to,self._to = self._to,None
+    to,self._to,self._f,self._set,self._keep = self._to,None,None,None,None
     _attached.discard(self)
     if to is not None: to.put_back()
 
-# %% ../nbs/lessons/50_schedules.ipynb #289f46b2
+# %% ../nbs/lessons/50_schedules.ipynb #7228e962
 @patch
 def before_fit(self:Schedule, learner):
     if learner.total_steps is None: raise ArgumentError(say(f'Schedule({self.name!r})', 'a training loader with a length', type(learner.data.train).__name__, 'Without it, progress is unknown.'))
     others = [c for c in learner._callbacks if not isinstance(c, Schedule)]
     if sum(c.name == self.name for c in learner._callbacks if isinstance(c, Schedule)) > 1: raise ArgumentError(say(f'Schedule({self.name!r})', 'a name of its own', 'two schedules of that name', 'Pass name=, or leave one of them out.'))
-    self._attach(learner.total_steps, optimizer=learner.optimizer, model=learner._bare(), loss=learner.loss, data=learner.data, callbacks=others)
+    self._attach(learner.total_steps, learner.history.scheduled, optimizer=learner.optimizer, model=learner._bare(), loss=learner.loss, data=learner.data, callbacks=others)
     if learner._schedule is not None and (id(learner.optimizer), 'lr', None) in self._to.slots:
         raise ArgumentError(say('fit, argument schedule', 'none beside a Schedule of the rate', repr(learner._schedule), 'Both would set lr: leave one of them out.'))
-    self.values = {n: learner.history.scheduled.setdefault(n, []) for n in self.names}
     done = len(learner.history.steps)
     for v in self.values.values(): v[:] = v[:done] + [math.nan]*(done - len(v)) # steps of fits without it
 
 @patch
 def before_batch(self:Schedule, learner):
-    if learner.step != self._set_at: self._put(learner.step) # at the first batch of a group that is accumulated
+    k = learner.step
+    if k == self._set_at: return # a later batch of a group that is accumulated
+    self._set_at,self._k = k,k + 1
+    if self._f is None:
+        self._put(k)
+        self._note()
+    else:
+        v = self._set(self._f(k/self._last))
+        self._keep(v)
 
 @patch
-def after_step(self:Schedule, learner): self._note()
+def after_fit(self:Schedule, learner):
+    for v in self.values.values(): del v[len(learner.history.steps):] # that of a step which was not finished
+    self._release()
 
-@patch
-def after_fit(self:Schedule, learner): self._release()
-
-# %% ../nbs/lessons/50_schedules.ipynb #9951a22c
+# %% ../nbs/lessons/50_schedules.ipynb #56c0e0de
 @patch
 def attach(self:Schedule,
     steps:int,      # of the run
@@ -213,16 +219,21 @@ def attach(self:Schedule,
     "For a loop of your own: the first value is set. Raises `ArgumentError` on a name that means nothing, a group count that does not fit, or two schedules of one thing."
     check_whole('attach, argument steps', steps)
     self._attach(steps, optimizer=optimizer, model=model, loss=loss, callbacks=callbacks)
-    self.values = {n: [] for n in self.names}
     self._put(0)
     return self
 
 @patch
 def step(self:Schedule):
     "After each step of the optimizer: note the value, and set the next. Raises `ArgumentError` after the last step."
+    if self._f is not None and (k := self._k + 1) < self._steps: # what is done nearly always, with as few calls as can be
+        self._keep(self._now)
+        self._k = k
+        self._now = self._set(self._f(k/self._last))
+        return
     if self._to is None: raise ArgumentError(say(f'Schedule({self.name!r}).step', 'a schedule that is attached', 'one that is not', 'Call attach(steps, optimizer=…) first.'))
     if self._k >= self._steps: raise ArgumentError(say(f'Schedule({self.name!r}).step', f'{self._steps} steps', 'one more', 'Attach it for as many steps as the loop takes.'))
     self._note()
+    self._k += 1
     if self._k < self._steps: self._put(self._k)
 
 @patch

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from dlpractice.checkpoints import Checkpoint
-from dlpractice.errors import ArgumentError
+from dlpractice.errors import ArgumentError, TrainingError
 from dlpractice.schedules import CycleSnapshots, Schedule, constant, cosine, cycle_ends, join, linear, momentum_cycle, one_cycle, repeat, restarts, triangular
 from dlpractice.snapshots import seeded
 from dlpractice.training import Learner
@@ -309,3 +309,14 @@ def test_snapshots_are_the_weights_at_the_ends():
     assert kept == [k for k, _ in snaps.snapshots] == [3, 7, 11]
     assert all(torch.equal(w[n], every.weights[k][n]) for k, w in snaps.snapshots for n in w)
     with pytest.raises(ArgumentError, match='function from this module'): cycle_ends(math.cos, 10)
+
+
+def test_a_step_that_was_not_finished_is_not_in_the_history():
+    class Bad(nn.Module):
+        n = 0
+        def forward(self, pred, y):
+            self.n += 1
+            return nn.functional.cross_entropy(pred, y)*(math.nan if self.n == 5 else 1.)
+    o = learner(loss=Bad())
+    with pytest.raises(TrainingError): fit(o, callbacks=[Schedule('lr', f), Schedule('weight_decay', [f, f])])
+    assert len(o.history.steps) == 4 and {n: len(v) for n, v in o.history.scheduled.items()} == {'lr': 4, 'weight_decay[0]': 4, 'weight_decay[1]': 4}
