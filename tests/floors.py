@@ -9,9 +9,9 @@ floors = {
         'intervals', 'rate_sweeps', 'claim_list'],
     2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'schedules', 'param_groups', 'resizing', 'lanczos',
         'directions', 'loss_shortcuts', 'judging', 'quizzes', 'explorers',
-        'trials', 'claim_plots'],
+        'trials', 'claim_plots', 'heads'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
-    4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks'],
+    4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks', 'pretrained_nets'],
     5: ['one_cycle', 'fine_tuning', 'shapes', 'landscape'],
     6: ['claims', 'exercises', 'widgets'],
     7: ['claim_commands', 'claim_board'] + [p.stem for kind in ('claims', 'exercises', 'widgets') for p in sorted(package.glob(f'{kind}_*.py'))], # one module for each family or lesson
