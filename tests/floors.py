@@ -6,7 +6,7 @@ floors = {
     0: ['errors'],
     1: ['plots', 'snapshots', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting',
         'progress_store', 'guarded_calls', 'answer_boxes', 'answers',
-        'intervals', 'rate_sweeps', 'claim_list'],
+        'intervals', 'rate_sweeps', 'claim_list', 'execution_order', 'layer_stages', 'frozen_norms'],
     2: ['shape_faults', 'data', 'metrics', 'history', 'checkpoints', 'optimizers', 'schedules', 'param_groups', 'resizing', 'lanczos',
         'directions', 'loss_shortcuts', 'judging', 'quizzes', 'explorers',
         'trials', 'claim_plots', 'heads'],
