@@ -18,6 +18,8 @@ _homes = {name: home for home, names in {
     'training': 'Checkpoint Learner',
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
+    'heads': 'find_head replace_head',
+    'pretrained_nets': 'check_norm norm_stats pretrained',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
     'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',

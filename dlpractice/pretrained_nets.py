@@ -99,7 +99,7 @@ def _tell(text, warn):
 def glyph_net(
     classes:int=26,             # logits
     channels:int=1,             # of the pictures
-    widths=(16, 32, 64, 128),   # of the four stages
+    widths=(8, 16, 32, 64),   # of the four stages
 )->nn.Sequential: # (n, channels, any size from 16 up) -> (n, classes)
     "Four strided convolutions with BatchNorm, the mean over the picture, a linear head."
     stage = lambda i, o: nn.Sequential(nn.Conv2d(i, o, 3, 2, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())

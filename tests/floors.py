@@ -12,8 +12,8 @@ floors = {
         'trials', 'claim_plots', 'heads'],
     3: ['training', 'shape_checkers', 'hessian', 'loss_evaluation'],
     4: ['lr_finder', 'loss_planes', 'augment', 'layer_shapes', 'small_tasks', 'pretrained_nets'],
-    5: ['one_cycle', 'fine_tuning', 'shapes', 'landscape'],
-    6: ['claims', 'exercises', 'widgets'],
+    5: ['one_cycle', 'fine_tuning', 'shapes', 'landscape', 'stacked_nets'],
+    6: ['claims', 'exercises', 'widgets', 'transfer_trials'],
     7: ['claim_commands', 'claim_board'] + [p.stem for kind in ('claims', 'exercises', 'widgets') for p in sorted(package.glob(f'{kind}_*.py'))], # one module for each family or lesson
     8: ['cli'],
 }
