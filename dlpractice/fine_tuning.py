@@ -39,21 +39,24 @@ def _new_optimizer(self, groups):
     except (TypeError, AttributeError) as e: raise ArgumentError(say('fine_tune, optimizer', 'a callable that takes parameter groups, as those of torch.optim do', f'{type(e).__name__}: {e}')) from e
     self.optimizer = made if self.accelerator is None else self.accelerator.prepare(made)
 
-def _suggested(self, what, test, progress):
-    "A rate for the head by range test; the ratios between groups are kept."
+def _suggested(self, what, test, progress, otherwise=None):
+    "A rate for the head by range test; the ratios between groups are kept. `otherwise` is taken where the test finds none."
     test = self.lr_range_test(**{'progress': progress, **(test or {})})
-    if test.verdict.startswith('noisy'): warnings.warn(f'fine_tune, {what}: the range test is {test.verdict}; the rate it suggests, {test.suggest():.2g}, may be off. Pass lr to choose it.', stacklevel=4)
-    elif test.suggestion is None: raise TrainingError(say(f'fine_tune, {what}', 'a range test that finds a rate', test.verdict, 'Pass lr, or look at the learner\'s lr_range_test().'))
-    return float(test.suggest())
+    if test.suggestion is not None: return float(test.suggestion)
+    noisy = test.verdict.startswith('noisy')
+    if not noisy and otherwise is None: raise TrainingError(say(f'fine_tune, {what}', 'a range test that finds a rate', test.verdict, "Pass lr, or look at the learner's lr_range_test()."))
+    rate = float(test.suggest()) if otherwise is None else otherwise
+    warnings.warn(f"fine_tune, {what}: the range test is {test.verdict}. Takes {rate:.2g}, {'which it suggests nevertheless' if otherwise is None else 'a tenth of the rate of the head alone'}. Pass lr to choose it.", stacklevel=3)
+    return rate
 
 def _trained(groups, lr, factor):
     "Parameter groups of what is not frozen."
     return [g for g in discriminative(groups, lr, factor) if any(p.requires_grad for p in g['params'])]
 
 class _Unfreeze:
-    "One group more at the beginning of each epoch (gradual unfreezing: ULMFiT, section 3.3)."
+    "One group more after each epoch (gradual unfreezing: ULMFiT, section 3.3)."
     def __init__(self, groups): self.groups = groups
-    def before_epoch(self, learner): freeze(learner.model, -min(2 + learner.epoch, len(self.groups)), self.groups)
+    def after_epoch(self, learner): freeze(learner._bare(), -min(3 + learner.epoch, len(self.groups)), self.groups)
 
 # %% ../nbs/lessons/70_fine_tuning.ipynb #b65961e7
 def _check_fine_tune(self, epochs, freeze_epochs, lr, factor, gradual, groups):
@@ -76,7 +79,7 @@ def _check_fine_tune(self, epochs, freeze_epochs, lr, factor, gradual, groups):
 def fine_tune(self:Learner,
     epochs:int,            # passes that train everything; 0: the head alone is trained, and the body stays frozen
     freeze_epochs:int=1,   # passes before, that train the head alone, the body frozen
-    lr=None,               # the head's rate, or a pair: while it is alone, and afterwards; None: what a range test suggests, each time
+    lr=None,               # the head's rate, or a pair: while it is alone, and afterwards; None: what a range test suggests, each time; a trained head leaves little to see, then it is a tenth of the first rate
     factor:float=2.6,      # the rate of each group is smaller than the next one's by this (ULMFiT, arXiv 1801.06146); 1: one rate
     gradual:bool=False,    # unfreeze one group more in each epoch, from the head; needs as many epochs as there are groups before the head
     groups=None,           # from `layer_groups(model)`; None: made here
@@ -96,10 +99,13 @@ def fine_tune(self:Learner,
     if freeze_epochs:
         freeze(self._bare(), -1, groups)
         _new_optimizer(self, _trained(groups, first or 1e-3, factor))
-        if first is None: _new_optimizer(self, _trained(groups, _suggested(self, 'the head', test, progress), factor))
+        if first is None:
+            first = _suggested(self, 'the head', test, progress)
+            _new_optimizer(self, _trained(groups, first, factor))
         self.fit(freeze_epochs, schedule=schedule, progress=progress)
     if not epochs: return self.history
     unfreeze(self._bare())
     _new_optimizer(self, discriminative(groups, second or 1e-3, factor))
-    if second is None: _new_optimizer(self, discriminative(groups, _suggested(self, 'all groups', test, progress), factor))
+    if second is None: _new_optimizer(self, discriminative(groups, _suggested(self, 'all groups', test, progress, first and first/10), factor))
+    if gradual: freeze(self._bare(), -2, groups)
     return self.fit(epochs, schedule=schedule, callbacks=[_Unfreeze(groups)] if gradual else (), progress=progress)

@@ -150,9 +150,9 @@ def scratch_trials(
     pick = lambda m: [float(m[b, k]) for k, b in enumerate(best)]
     return dict(valid=pick(valid), test=pick(test), best_step=[looks[b][0] for b in best])
 
-# %% ../nbs/core/14f_transfer_trials.ipynb #4306677e
-NEW, FRESH, KEPT, WIDE = (0.03, 0.1, 0.3), (0.003, 0.01, 0.03, 0.1), (0.001, 0.003, 0.01, 0.03), (0.003, 0.01, 0.03, 0.1, 0.3) # rates: of fresh nets, of fresh heads, of trained heads, of heads alone
-STEPS = {5: (500, 60), 20: (1000, 80), 100: (1500, 160)} # pictures per class -> steps from scratch, of fine-tuning
+# %% ../nbs/core/14f_transfer_trials.ipynb #31036cf9
+NEW, FRESH, KEPT, WIDE = (0.2, 0.5, 1.), (0.003, 0.01, 0.03, 0.1), (0.001, 0.003, 0.01, 0.03), (0.003, 0.01, 0.03, 0.1, 0.3) # rates: of fresh nets, of fresh heads, of trained heads, of heads alone
+STEPS = {5: (500, 60), 20: (1000, 80), 100: (1000, 160)} # pictures per class -> steps from scratch, of fine-tuning
 
 def chosen(
     trials:dict, # valid and test, over rates
