@@ -15,7 +15,7 @@ needs := settings.ini pyproject.toml setup.py
 
 help:
 	@echo 'make lab        install, and open JupyterLab on your copy of the lessons (DIR=dlpractice-lessons; NO_BROWSER=1 only prints the address)'
-	@echo 'make test       install what the tests need, and run every one'
+	@echo 'make test       install what the tests need, and run every one, on all cores (ARGS="-n 0": in one process; ARGS="-x -k plots": as pytest takes them)'
 	@echo 'make docs       build the offline site into _docs/ (needs npm)'
 	@echo 'make site       the same with nbdev-docs (needs Quarto)'
 	@echo 'make export     notebooks -> dlpractice/*.py, README.md, CONTRIBUTING.md'
@@ -45,7 +45,7 @@ lab: .venv/.lab
 
 test: .venv/.dev
 	@echo '== testing: every notebook, the repository, the wheel, the site'
-	@MPLBACKEND=agg OMP_WAIT_POLICY=passive $(BIN)/python -m pytest $(ARGS)
+	@MPLBACKEND=agg OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n auto $(ARGS)
 
 docs: need-npm .venv/.dev
 	@echo '== building the offline site'

@@ -18,11 +18,13 @@ _homes = {name: home for home, names in {
     'training': 'Checkpoint Learner',
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
+    'param_groups': 'add_groups discriminative distance_moved freeze freeze_batchnorm layer_groups show_groups unfreeze',
     'heads': 'find_head replace_head',
     'pretrained_nets': 'check_norm norm_stats pretrained',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
     'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
+    'widgets_param_groups': 'groups_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 

@@ -141,6 +141,7 @@ LESSONS = { # notebook -> ids of claims
     'lessons/10_shapes.ipynb': 'shapes-1 shapes-2'.split(),
     'lessons/20_lr_range_test.ipynb': 'lr-1 lr-2 lr-6 lr-7'.split(),
     'lessons/30_landscape.ipynb': 'minima-1 minima-2 minima-3 minima-4'.split(),
+    'lessons/60_param_groups.ipynb': 'tl-4 tl-5'.split(),
     'lessons/70_fine_tuning.ipynb': 'tl-1 tl-2 tl-3 tl-6'.split()}
 
 def lessons_of(

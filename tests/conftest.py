@@ -1,12 +1,16 @@
-"What several tests share: the repository, copies of it, the wheel and the site built from it."
+"What several tests share: the repository, copies of it, the wheel and the site built from it; and how tests are spread over processes."
 import atexit, os, re, shutil, subprocess, sys, tempfile
 from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import settings
 
 root = Path(__file__).resolve().parent.parent
+cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+workers = int(os.environ.get('PYTEST_XDIST_WORKER_COUNT', 1))
 os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
+if workers > 1: os.environ.setdefault('OMP_NUM_THREADS', str(max(1, cores//workers)))    # before torch is imported; notebooks and commands inherit it
 os.environ['MPLBACKEND'] = 'agg'
 os.environ['DLPRACTICE_HOME'] = tempfile.mkdtemp(prefix='dlpractice-')    # never the user's own progress
 atexit.register(shutil.rmtree, os.environ['DLPRACTICE_HOME'], ignore_errors=True)
@@ -67,3 +71,44 @@ def wheel(tmp_path_factory, copy):
     shutil.copytree(copy, src, dirs_exist_ok=True, symlinks=True)
     said = call([sys.executable, '-m', 'build', '--outdir', dist, src])
     return next(dist.glob('*.whl')), next(dist.glob('*.tar.gz')), said
+
+
+# ---- tests in several processes: `pytest -n 2`
+
+settings.register_profile('unhurried', settings(), deadline=None)    # as hypothesis has it on CI by itself: how long an example takes says something of the machine's load only
+settings.load_profile('unhurried')
+
+
+# what is made once, and the tests that need it, which one process runs: the beginnings of their ids
+shared = dict(site=('tests/test_site.py::', 'tests/test_browser.py::'), wheel=('tests/test_wheel.py::',), loaded=('tests/test_repo.py::test_import_is_light', 'tests/test_repo.py::test_what_is_heavy'))
+
+
+def together(nodeid):
+    "The shared fixture of a test, or else its own id."
+    return next((k for k, v in shared.items() if nodeid.startswith(v)), nodeid)
+
+
+def early(item):
+    "Where a test stands when there are several processes: what takes long begins early, lest one process works alone in the end."
+    first = ['site', 'wheel', *(f'tests/test_notebooks.py::test_notebook[{o}/' for o in ('lessons', 'claims', 'guides', 'core'))]
+    return next((i for i, o in enumerate(first) if together(item.nodeid).startswith(o)), len(first))
+
+
+def pytest_collection_modifyitems(items):
+    if workers > 1: items.sort(key=early)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config):
+    "`-n auto`: as many as there are cores, up to eight, since the tests of the site, one after the other, end no sooner with more."
+    return min(cores, 8)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Tests in their order, each to the process that is free, but those of `shared` together."
+    from xdist.scheduler import LoadScopeScheduling
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid): return together(nodeid)
+    config.option.loadscopereorder = False
+    return Together(config, log)

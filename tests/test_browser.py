@@ -36,10 +36,9 @@ def browser():
 
 
 @pytest.fixture(scope='module')
-def served(request):
+def served(site):
     "The address of the site."
-    folder = request.getfixturevalue('site')
-    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(folder)))
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=str(site)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f'http://127.0.0.1:{server.server_port}/'
     server.shutdown()

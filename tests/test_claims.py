@@ -10,7 +10,7 @@ from hypothesis import given, settings, strategies as st
 from scipy import stats
 
 import claims_here
-from conftest import call, root
+from conftest import call, cores, root, workers
 from dlpractice import claims
 from dlpractice.claim_board import Board, board_rows, strength
 from dlpractice.claim_list import LESSONS, RULES
@@ -525,7 +525,7 @@ cheap = sorted((p for p in stored if not Result(p).stored['declaration']['timed'
 @pytest.mark.parametrize('path', cheap, ids=lambda p: p.stem)
 def test_a_cheap_claim_comes_out_the_same(path, tmp_path):
     old = Result(path)
-    new = run(old.id, old.budget, folder=tmp_path, progress=False)
+    new = run(old.id, old.budget, jobs=max(1, cores//workers), folder=tmp_path, progress=False)
     assert {w: j['verdict'] for w, j in new.judged.items()} == {w: j['verdict'] for w, j in old.judged.items()}
 
 

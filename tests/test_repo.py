@@ -2,12 +2,13 @@
 import ast, json, re, subprocess, sys
 from configparser import ConfigParser
 from copy import deepcopy
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from markdown_it import MarkdownIt
 
-from conftest import call, root, tracked
+from conftest import call, root, shared, together, tracked
 from floors import floor
 from run_notebook import notebooks
 
@@ -302,3 +303,18 @@ def test_imports_stand_alone(path):
         tree = ast.parse(code)
         if any(isinstance(o, (ast.Import, ast.ImportFrom)) for o in ast.walk(tree)):
             assert all(isinstance(o, (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)) for o in tree.body), f'{path.name}: move the imports into a cell of their own:\n{code}'
+
+
+# ---- the tests themselves
+
+def apart(items):
+    "Tests that need what is made once, and that `shared` in `conftest.py` does not name: another process would make it again."
+    return [o.nodeid for o in items for name in shared if name in o.fixturenames and together(o.nodeid) != name]
+
+
+def test_what_is_made_once_is_used_by_one_process(request): assert apart(request.session.items) == []
+
+
+def test_a_test_apart_is_seen():
+    other = SimpleNamespace(nodeid='tests/test_other.py::test_page', fixturenames=['tmp_path', 'site'])
+    assert apart([other]) == [other.nodeid]

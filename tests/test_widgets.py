@@ -18,9 +18,11 @@ from dlpractice.explorers import Frame, Scene, explorer
 from dlpractice.layer_shapes import trace_shapes
 from dlpractice.loss_planes import LossPlane, Trajectory, loss_plane
 from dlpractice.lr_finder import RangeTest
+from dlpractice.param_groups import group_rates, layer_groups
 from dlpractice.plots import axes
 from dlpractice.snapshots import seeded
 from dlpractice.widgets import descent_explorer, model_at, plane_explorer, rate_explorer, shape_explorer
+from dlpractice.widgets_param_groups import groups_explorer
 
 
 # ---- a browser in thirty lines: it knows links and stacks, and nothing of our code
@@ -369,7 +371,22 @@ def test_shapes_of_other_nets():
     assert shape_explorer(trace).values[0] == ['0', '1'] and len(shape_explorer(trace, depth=2, most=60).values[0]) == 46
 
 
+# ---- parameter groups
+
+def test_groups_at_each_position():
+    groups = layer_groups(net(), example=torch.zeros(2, 1, 4, 4))
+    o = groups_explorer(groups, [0.1, 0.02], factors=(2., 5.))
+    assert o.names == ['factor', 'first group trained', 'rate of the head'] and len(groups) == 2
+    for i, j, h in product(range(2), range(2), range(2)):
+        rates = group_rates((0.1, 0.02)[h], 2, (2., 5.)[i])
+        said = [f'{g.name} {r:.2g}' if k >= j else f'{g.name} frozen' for k, (g, r) in enumerate(zip(groups, rates))]
+        assert f'Rates: {", ".join(said)}.' in o.html(i, j, h) and f'{2 - j} of 2 groups are trained' in o.html(i, j, h)
+    share = groups[1].numel/sum(g.numel for g in groups)
+    assert f'{share:.0%} of the parameters; the first of them at 0.1' in o.html(0, 1, 0)
+
+
 WRONG = [
+    (lambda w: groups_explorer(net()), 'argument groups'), (lambda w: groups_explorer(layer_groups(net(), 1)), 'a single one'), (lambda w: groups_explorer(layer_groups(net()), 0.), 'argument lr'), (lambda w: groups_explorer(layer_groups(net()), factors=[2.6]), 'argument factors'),
     (lambda w: rate_explorer(None, {}), 'argument range_test'), (lambda w: rate_explorer(range_test(), {0.1: [1., 2.]}), 'at least two rates'),
     (lambda w: rate_explorer(range_test(), lambda lr: [1., 2.]), 'rates='), (lambda w: rate_explorer(range_test(), {-1.: [1., 2.], 1.: [1., 2.]}), 'above 0'),
     (lambda w: rate_explorer(range_test(), {0.1: [1.], 1.: [1., 2.]}), 'run at 0.1'),
@@ -397,7 +414,7 @@ def test_a_plane_from_a_file_is_refused(walk, tmp_path):
 
 # ---- as the lessons store them
 
-LESSONS = {'10_shapes': ['layer'], '20_lr_range_test': ['learning rate'], '30_landscape': ['step', 'direction 1', 'direction 2']}
+LESSONS = {'10_shapes': ['layer'], '20_lr_range_test': ['learning rate'], '30_landscape': ['step', 'direction 1', 'direction 2'], '60_param_groups': ['factor', 'first group trained']}
 
 
 @pytest.mark.parametrize('name', LESSONS)
