@@ -11,7 +11,7 @@ The arms, all AdamW (weight decay 0.01), batches of 32, a rate that rises and fa
 - `features`: the body frozen, with BatchNorm in evaluation mode; the head alone learns;
 - `one rate`: everything, from a fresh head, at one rate;
 - `discriminative`: the same, each of the five groups (head and four stages) at a rate smaller than the next one's by 2.6; `factor 1.5`, `factor 5`, `factor 10` with another factor;
-- `head first`: the head of `features`, then everything as in `discriminative`; `head first, one rate`: then everything at one rate;
+- `head first`: the head of `features`, then everything as in `discriminative`;
 - `gradual`: from a fresh head, a group more after each fifth of the steps, rates as in `discriminative`; the statistics of BatchNorm go on in closed groups, too;
 - `features, wrong` and `discriminative, wrong`: as their namesakes, on pixels in [0, 1] that nobody normalised.
 Every arm gets its rate by validation, for each seed anew.
@@ -31,7 +31,7 @@ from dlpractice.transfer_trials import STEPS, latin_net, target, transfer_cell
 
 SEEDS = (0, 1, 2, 3, 4)
 THREE = 'one rate', 'discriminative', 'head first'
-MORE = *THREE, 'head first, one rate', 'gradual', 'factor 1.5', 'factor 5', 'factor 10'
+MORE = *THREE, 'gradual', 'factor 1.5', 'factor 5', 'factor 10'
 CELLS = {('near', 20): MORE, ('shifted', 20): MORE, ('near', 5): THREE, ('near', 100): THREE, ('clothing', 20): THREE[1:]}
 CODE = ('dlpractice.data:glyphs', *(f'dlpractice.pretrained_nets:{n}' for n in ('_pretrain', 'glyph_net', 'up_and_down')), 'dlpractice.stacked_nets:NetStack', 'dlpractice.stacked_nets:adamw_step',
         *(f'dlpractice.transfer_trials:{n}' for n in ('target', 'head_trials', 'tuned_trials', 'scratch_trials', 'transfer_cell')))
