@@ -11,7 +11,7 @@ from common import figure, figures_table, machine, one_thread, versions
 
 HERE = Path(__file__).resolve().parent
 TITLES = {'range_test': 'LR range test', 'shapes': 'Shape checks', 'training_overhead': 'Overhead of the training loop',
-          'import_time': 'Import', 'snapshots': 'Snapshot and restore', 'glyphs': 'Glyph world', 'landscape': 'Loss planes'}
+          'import_time': 'Import', 'snapshots': 'Snapshot and restore', 'glyphs': 'Glyph world', 'augment': 'Augmentation of batches', 'landscape': 'Loss planes', 'schedules': 'Schedules'}
 LIMITS = {'landscape': 1500} # seconds for one benchmark
 LIMIT = 420 # the others'
 ENV = dict(OMP_NUM_THREADS='1', MKL_NUM_THREADS='1', OMP_WAIT_POLICY='passive', MPLBACKEND='agg')

@@ -18,13 +18,23 @@ _homes = {name: home for home, names in {
     'training': 'Checkpoint Learner',
     'hessian': 'Curvature curvature hessian_directions',
     'lr_finder': 'RangeTest lr_range_test',
+    'resizing': 'ConcatPoolHead FillBatches GlobalPoolHead ProgressiveResize SizePlan SpatialPyramidHead best_size_range flops port_weights recalibrate_batchnorm resize_batch size_multiple',
+    'augment': 'Augment AugmentBatches tta',
+    'augmentations': 'Affine ColourJitter CutMix Cutout Flip Mixup Noise ResizedCrop Rotate',
+    'mixing': 'PairLoss',
     'param_groups': 'add_groups discriminative distance_moved freeze freeze_batchnorm layer_groups show_groups unfreeze',
+    'optimizers': 'Optimizer effective_rate',
     'heads': 'find_head replace_head',
     'pretrained_nets': 'check_norm norm_stats pretrained',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
+    'schedules': 'CycleSnapshots Schedule cycle_ends exponential flat_then_cosine momentum_cycle one_cycle restarts triangular warmup',
+    'widgets_schedules': 'schedule_explorer',
     'widgets': 'descent_explorer model_at plane_explorer rate_explorer shape_explorer',
+    'widgets_resizing': 'resize_explorer',
+    'widgets_augment': 'augment_explorer',
     'widgets_param_groups': 'groups_explorer',
+    'widgets_optimizers': 'optimizer_explorer',
 }.items() for name in names.split()}
 __all__ = list(_homes)
 

@@ -141,8 +141,12 @@ LESSONS = { # notebook -> ids of claims
     'lessons/10_shapes.ipynb': 'shapes-1 shapes-2'.split(),
     'lessons/20_lr_range_test.ipynb': 'lr-1 lr-2 lr-6 lr-7'.split(),
     'lessons/30_landscape.ipynb': 'minima-1 minima-2 minima-3 minima-4'.split(),
+    'lessons/40_optimizers.ipynb': 'opt-1 reg-1 reg-2'.split(),
+    'lessons/50_schedules.ipynb': 'lr-2 lr-3 lr-4 lr-5 sched-1'.split(),
     'lessons/60_param_groups.ipynb': 'tl-4 tl-5'.split(),
-    'lessons/70_fine_tuning.ipynb': 'tl-1 tl-2 tl-3 tl-6'.split()}
+    'lessons/70_fine_tuning.ipynb': 'tl-1 tl-2 tl-3 tl-6'.split(),
+    'lessons/80_resizing.ipynb': 'size-1 size-2 size-3'.split(),
+    'lessons/90_augmentation.ipynb': 'aug-1 aug-2 aug-5'.split()}
 
 def lessons_of(
     id:str, # of a claim

@@ -16,7 +16,7 @@ from time import perf_counter
 from fastcore.basics import patch
 
 from .errors import ArgumentError, nearest, say
-from .plots import curve
+from .plots import axes, curve
 
 # %% ../nbs/core/04a_history.ipynb #a7ee9936
 class History(list):
@@ -24,6 +24,7 @@ class History(list):
     def __init__(self, rows=(), steps=()):
         super().__init__(rows)
         self.steps = list(steps) # (loss, lr, examples) of each step: appended in one go, so that an interrupt leaves no half step
+        self.scheduled = {} # name -> value at each step, of what a `Schedule` sets; NaN at steps without it
 
     @property
     def losses(self)->list: return [s[0] for s in self.steps]
@@ -75,6 +76,21 @@ def plot(self:History,
     for x,name,label in (middle, 'train_loss', 'training, mean of the epoch'), (at, 'valid_loss', 'validation'):
         if any(name in row for row in self): curve(x, [row.get(name, math.nan) for row in self], ax=ax, marker='o', label=label)
     return ax
+
+# %% ../nbs/core/04a_history.ipynb #5c1ed002
+@patch
+def plot_scheduled(self:History,
+    names=None, # of what was scheduled, in order; None: all
+): # an array of axes, one below the other
+    "What schedules have set, over steps."
+    names = list(self.scheduled if names is None else names)
+    for n in names:
+        if n not in self.scheduled: raise ArgumentError(say('History.plot_scheduled, argument names', 'what was scheduled', repr(n), nearest(n, self.scheduled)))
+    if not names: raise ArgumentError(say('History.plot_scheduled', 'a history of a fit with schedules', 'one without', "Pass callbacks=[Schedule('lr', …)] to fit."))
+    _,axs = axes(len(names), size=(7, 0.4 + 1.3*len(names)), sharex=True, squeeze=False)
+    for ax,n in zip(axs[:, 0], names): curve(range(1, len(self.scheduled[n])+1), self.scheduled[n], ax=ax, ylabel=n)
+    axs[-1, 0].set_xlabel('step')
+    return axs[:, 0]
 
 # %% ../nbs/core/04a_history.ipynb #b2ff69fe
 class Bar:

@@ -414,7 +414,13 @@ def test_a_plane_from_a_file_is_refused(walk, tmp_path):
 
 # ---- as the lessons store them
 
-LESSONS = {'10_shapes': ['layer'], '20_lr_range_test': ['learning rate'], '30_landscape': ['step', 'direction 1', 'direction 2'], '60_param_groups': ['factor', 'first group trained']}
+LESSONS = {'10_shapes': ['layer'],
+           '20_lr_range_test': ['learning rate'],
+           '30_landscape': ['step', 'direction 1', 'direction 2'],
+           '40_optimizers': ['learning rate', 'momentum', 'divided, mean kept'],
+           '60_param_groups': ['factor', 'first group trained'],
+           '80_resizing': ['first size', 'progress'],
+           '90_augmentation': ['augmentation', 'strength']}
 
 
 @pytest.mark.parametrize('name', LESSONS)
@@ -438,3 +444,38 @@ def test_explorers_of_a_lesson_move(name):
             for _, png in pictures: assert Image.open(io.BytesIO(png)).size[0] > 200
         assert sum(len(o['value']) for k in inside(state, key) if (o := state[k])['_model_name'] == 'HTMLModel') < 250_000
     assert moved == LESSONS[name]
+
+
+# ---- schedules
+
+def scheduled_runs():
+    from dlpractice.schedules import constant, exponential, one_cycle, restarts, triangular
+    rise = lambda end: [[end*(1 - 0.7**k) + 0.01*s for k in range(1, 7)] for s in range(3)]
+    return {'constant': (constant(), rise(0.7)), 'exponential': (exponential(), rise(0.75)), '1cycle': (one_cycle(), rise(0.9)),
+            'restarts': (restarts(cycles=3), rise(0.8)), 'triangular': (triangular(cycles=3), rise(0.85))}
+
+
+def test_schedule_explorer_shows_the_nearest_run_everywhere():
+    from dlpractice.widgets_schedules import cycle_shape, schedule_explorer
+    runs = scheduled_runs()
+    o = schedule_explorer(runs)
+    state, key = stored(o)
+    p = np.linspace(0, 1, 201)
+    seen_names = set()
+    for at, html in everywhere(state, key):
+        rises, cycles, end = (v[i] for v, i in zip(o.values, at))
+        away = {n: np.sqrt(np.mean((cycle_shape(rises, cycles, end)(p) - f(p))**2)) for n, (f, _) in runs.items()}
+        name = min(away, key=away.get)
+        seen_names.add(name)
+        assert (f'the nearest run is {name}' if away[name] <= 0.2 else f'no run is near; the least far is {name}') in html
+        assert f'{np.mean([v[-1] for v in runs[name][1]]):.1%}' in html
+        assert f'Your schedule in orange; dashed, {name}.' in [a for a, _ in Pictures(html).found]
+    assert seen_names == set(runs) and o.size < 700_000
+
+
+def test_schedule_explorer_refuses():
+    from dlpractice.widgets_schedules import cycle_shape, schedule_explorer
+    runs = scheduled_runs()
+    for wrong, says in [({}, 'a dictionary'), ({'a': 3}, 'function of progress'), ({'a': (runs['constant'][0], [1.])}, 'two times or more')]:
+        with pytest.raises(ArgumentError, match=says): schedule_explorer(wrong)
+    with pytest.raises(ArgumentError, match='both make and sliders'): schedule_explorer(runs, make=cycle_shape)
