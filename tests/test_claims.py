@@ -190,7 +190,14 @@ def test_import_is_lazy():
 
 # ---- runs
 
-def script(what, folder, *rest, **env): return subprocess.Popen([sys.executable, str(root/'tests'/'claims_here.py'), what, str(folder), *rest], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=os.environ | env)
+def hear_interrupts():
+    "Where the tests were started in the background, Ctrl-C is ignored, and what they start would inherit that."
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def script(what, folder, *rest, **env):
+    return subprocess.Popen([sys.executable, str(root/'tests'/'claims_here.py'), what, str(folder), *rest], text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                            env=os.environ | env, preexec_fn=hear_interrupts if os.name == 'posix' else None)
 
 
 def ran(marks): return sorted(int(p.name.split('-')[0]) for p in marks.iterdir() if '-' in p.name)
