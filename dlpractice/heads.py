@@ -14,6 +14,7 @@ import torch
 from torch import nn, Tensor
 
 from .errors import ArgumentError, ShapeError, check_whole, nearest, say
+from .execution_order import call_model
 from .snapshots import unchanged
 
 # %% ../nbs/core/04c_heads.ipynb #e6db52c6
@@ -27,10 +28,14 @@ def _run_order(model, example):
     "The same, in the order in which they run; those that do not run are left out."
     seen, hooks = [], [m.register_forward_hook(lambda m, _, __, n=n: seen.append((n, m))) for n, m in _leaves(model)]
     try:
-        with unchanged(model), torch.no_grad(): model.eval()(*(example if isinstance(example, (tuple, list)) else (example,)))
+        with unchanged(model), torch.no_grad(): call_model(model.eval(), _as_inputs(example))
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as e:
+        raise ArgumentError(say('find_head, argument example', "a batch of the model's inputs", f'one that fails: {type(e).__name__}: {(str(e).splitlines() or [""])[0]}')) from e
     finally:
         for h in hooks: h.remove()
     return seen
+
+def _as_inputs(example): return tuple(example) if isinstance(example, list) else example # a list is of inputs, as a tuple is
 
 def _sizes(layer):
     "Numbers in and out of a layer that can be a head, or None."
@@ -40,14 +45,16 @@ def _sizes(layer):
 # %% ../nbs/core/04c_heads.ipynb #69a7ba1e
 def find_head(
     model:nn.Module,  # a classifier
-    example=None,     # a batch of inputs: the layer that runs last is meant, not the one that was defined last
+    example=None,     # a batch of inputs (a tensor, a tuple or list of them, a dict by name): the layer that runs last is meant, not the one that was defined last
     at:str='',        # path of the head, where it cannot be found; '': look for it
 )->Head:
     "The layer that makes the predictions: the last one with parameters, a linear layer or a 1x1 convolution. Raises `ArgumentError` where the last one is of another kind."
+    if not isinstance(model, nn.Module): raise ArgumentError(say('find_head, argument model', 'an nn.Module', type(model).__name__))
     where, leaves = 'find_head', _leaves(model)
     if not leaves: raise ArgumentError(say(f'{where}, argument model', 'a model with parameters', f'{type(model).__name__} without any'))
     if at and at not in dict(leaves): raise ArgumentError(say(f'{where}, argument at', 'the path of a layer with parameters', repr(at), nearest(at, dict(leaves))))
     order = leaves if example is None else _run_order(model, example)
+    if not order and not at: raise ArgumentError(say(where, 'a layer with parameters that is called', 'none: their parameters are used in other ways', "Name the head's path with at='…'."))
     path, layer = (at, dict(leaves)[at]) if at else order[-1]
     sizes = _sizes(layer)
     if sizes is None:
@@ -106,29 +113,35 @@ def replace_head(
     at:str='',          # as for `find_head`
     verbose:bool=True,  # say in a line what was done
 )->nn.Module: # the same model
-    "Put a fresh head in place of the old one, also on side branches. Raises `ArgumentError` where there is none to be found."
+    "Put a fresh head in place of the old one, also on side branches. Raises `ArgumentError` where there is none to be found, `ShapeError` where the new one does not fit the example; the model is then as it was."
     check_whole('replace_head, argument n_classes', n_classes)
     if not isinstance(head, nn.Module) and head not in ('linear', 'concat_pool'):
         raise ArgumentError(say('replace_head, argument head', "'linear', 'concat_pool' or an nn.Module", repr(head), nearest(str(head), ('linear', 'concat_pool'))))
     old = find_head(model, example, at)
+    if not old.path: raise ArgumentError(say('replace_head, argument model', 'a model that holds its head', f'a lone {type(model).__name__}', 'Make a new layer in its place, or wrap it in nn.Sequential.'))
     said = f'{old.path}: {type(old.layer).__name__}({old.features}, {old.classes})'
+    put = {}
     if isinstance(head, nn.Module): new = head.to(old.layer.weight.device)
     elif head == 'linear': new = _like(old.layer, n_classes)
     else:
         pool = _pool_before(model, old)
-        _put(model, pool, ConcatPool())
+        put[pool] = ConcatPool()
         new, said = _like(old.layer, n_classes, 2*old.features), f'{pool}: now mean and maximum; {said}'
     side = [] if isinstance(head, nn.Module) else _auxiliary(model, old)
-    for n, m in side: _put(model, n, _like(m, n_classes))
-    _put(model, old.path, new)
-    if example is not None: _try(model, example, n_classes, old.path)
+    put |= {n: _like(m, n_classes) for n, m in side} | {old.path: new}
+    before = {n: model.get_submodule(n) for n in put}
+    for n, m in put.items(): _put(model, n, m)
+    try:
+        if example is not None: _try(model, example, n_classes, old.path)
+    except ShapeError:
+        for n, m in before.items(): _put(model, n, m)
+        raise
     if verbose: print(f'{said} -> {type(new).__name__}' + (f'({_sizes(new)[0]}, {_sizes(new)[1]})' if _sizes(new) else '') + (f'; and {", ".join(n for n, _ in side)}' if side else ''))
     return model
 
 def _try(model, example, n_classes, path):
     "Does the new head give so many outputs?"
-    x = example if isinstance(example, (tuple, list)) else (example,)
     with unchanged(model), torch.no_grad():
-        try: out = model.eval()(*x)
+        try: out = call_model(model.eval(), _as_inputs(example))
         except RuntimeError as e: raise ShapeError(say(f'replace_head, {path}', 'a head that takes what the old one took', str(e).splitlines()[0])) from e
     if out.shape[1] != n_classes: raise ShapeError(say(f'replace_head, {path}', f'(n, {n_classes}) predictions', f'shape {tuple(out.shape)}', 'Is something after the head that the new one does not fit?'))

@@ -205,8 +205,9 @@ def embedded_norm(
     name:str='latin', # a name in `EMBEDDED`
 )->NormStats:
     "What an embedded net expects of its inputs."
-    about = _embedded(name)[1]
-    return _as_stats(*([float(v) for v in about[k].strip('[]').split(',')] for k in ('mean', 'std')))
+    return _norm_of(_embedded(name)[1])
+
+def _norm_of(about): return _as_stats(*([float(v) for v in about[k].strip('[]').split(',')] for k in ('mean', 'std'))) # as it stands beside the weights
 
 # %% ../nbs/core/13a_pretrained_nets.ipynb #7b4bc592
 def pretrained(
@@ -222,7 +223,7 @@ def pretrained(
         state, about = _embedded(name, seed, progress)
         net = glyph_net(len(about['classes']))
         net.load_state_dict(state)
-        net.input_stats = embedded_norm(name)
+        net.input_stats = _norm_of(about)
     else: net = _from_torchvision(name, progress)
     return net.eval() if n_classes is None else replace_head(net, n_classes, head, verbose=verbose).eval()
 

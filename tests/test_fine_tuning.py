@@ -102,7 +102,29 @@ def test_own_head_is_tried():
     with pytest.raises(ShapeError, match='takes what the old one took'): replace_head(net, 5, nn.Linear(3, 5), example=x)
     net = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     assert replace_head(net, 5, nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 5)), example=x, verbose=False)(x).shape == (2, 5)
+    before = find_head(net).layer
     with pytest.raises(ShapeError, match='5'): replace_head(net, 5, nn.Linear(8, 6), example=x)
+    assert find_head(net).layer is before, 'refused, but changed'
+
+
+def test_a_head_that_is_the_model_and_inputs_that_are_none():
+    with pytest.raises(ArgumentError, match='lone Linear'): replace_head(nn.Linear(2, 3), 4)
+    with pytest.raises(ArgumentError, match='nn.Module'): find_head('resnet18')
+    with pytest.raises(ArgumentError, match='one that fails'): find_head(nn.Sequential(nn.Linear(2, 3)), torch.randn(4, 5))
+    class Bare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.out = nn.Linear(2, 3)
+        def forward(self, x): return x @ self.out.weight.T
+    with pytest.raises(ArgumentError, match='other ways'): find_head(Bare(), torch.randn(4, 2))
+    assert find_head(Bare(), torch.randn(4, 2), at='out').path == 'out'
+
+
+def test_inputs_by_name():
+    class Named(Out):
+        def forward(self, *, ids): return super().forward(ids)
+    net, x = Named(), dict(ids=torch.randint(10, (2, 5)))
+    assert find_head(net, x).path == 'out' and replace_head(net, 3, example=x, verbose=False)(**x).shape == (2, 3)
 
 
 def test_head_keeps_dtype_and_bias():
@@ -149,7 +171,7 @@ def cache(tmp_path, monkeypatch):
     def quick(name, seed, progress):
         calls.append(seed)
         time.sleep(0.2)
-        with seeded(seed): return pretrained_nets.glyph_net().state_dict(), dict(classes='abcdefghijklmnopqrstuvwxyz', mean='[0.25]', std='[0.5]', accuracy='0.9', seconds='1')
+        with seeded(seed): return pretrained_nets.glyph_net().state_dict(), dict(classes='abcdefghijklmnopqrstuvwxyz', mean=f'[{0.25*(seed + 1)}]', std='[0.5]', accuracy='0.9', seconds='1')
     monkeypatch.setenv('DLPRACTICE_CACHE', str(tmp_path))
     path = embedded_path()
     monkeypatch.setattr(pretrained_nets, '_pretrain', quick)
@@ -161,7 +183,7 @@ def test_embedded_net_is_made_once(cache):
     a, b = pretrained(), pretrained()
     assert cache == [0] and all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters())) and not a.training
     assert norm_stats(a) == norm_stats('latin') == ((0.25,), (0.5,))
-    pretrained(seed=1)
+    assert norm_stats(pretrained(seed=1)) == ((0.5,), (0.5,)), 'the statistics of another seed'
     assert cache == [0, 1]
     assert pretrained(n_classes=3, verbose=False)(torch.zeros(1, 1, 16, 16)).shape == (1, 3)
 
