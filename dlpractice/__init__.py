@@ -24,6 +24,8 @@ _homes = {name: home for home, names in {
     'mixing': 'PairLoss',
     'param_groups': 'add_groups discriminative distance_moved freeze freeze_batchnorm layer_groups show_groups unfreeze',
     'optimizers': 'Optimizer effective_rate',
+    'heads': 'find_head replace_head',
+    'pretrained_nets': 'check_norm norm_stats pretrained',
     'exercises': 'check hint progress quiz solution solutions',
     'explorers': 'Explorer Frame Scene explorer',
     'schedules': 'CycleSnapshots Schedule cycle_ends exponential flat_then_cosine momentum_cycle one_cycle restarts triangular warmup',

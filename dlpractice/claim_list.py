@@ -144,6 +144,7 @@ LESSONS = { # notebook -> ids of claims
     'lessons/40_optimizers.ipynb': 'opt-1 reg-1 reg-2'.split(),
     'lessons/50_schedules.ipynb': 'lr-2 lr-3 lr-4 lr-5 sched-1'.split(),
     'lessons/60_param_groups.ipynb': 'tl-4 tl-5'.split(),
+    'lessons/70_fine_tuning.ipynb': 'tl-1 tl-2 tl-3 tl-6'.split(),
     'lessons/80_resizing.ipynb': 'size-1 size-2 size-3'.split(),
     'lessons/90_augmentation.ipynb': 'aug-1 aug-2 aug-5'.split()}
 

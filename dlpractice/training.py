@@ -107,6 +107,7 @@ class Learner:
         self._on_cpu,self._plain = self.device.type=='cpu',amp is None and accelerator is None
         model.to(self.device)
         self.optimizer = _make_optimizer(optimizer, model)
+        self.make_optimizer = None if isinstance(optimizer, Optimizer) else optimizer or AdamW # what makes another one, as `fine_tune` does
         self.scaler = torch.amp.GradScaler('cuda') if amp=='fp16' else None
         self.history,self.error = History(),None
         resolve(self.callbacks)

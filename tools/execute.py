@@ -21,6 +21,15 @@ atexit.register(shutil.rmtree, os.environ['DLPRACTICE_HOME'], ignore_errors=True
 asks_real = re.compile(r'''\breal\(\s*['"]([\w-]+)['"]''')
 
 
+never_run = re.compile(r'^#\| *eval: *false', re.M)                        # cells for readers who have more than a test: a network, a GPU
+
+
+class Client(NotebookClient):
+    "Leaves cells alone that say so."
+    async def async_execute_cell(self, cell, cell_index, **kwargs):
+        return cell if never_run.search(cell['source']) else await super().async_execute_cell(cell, cell_index, **kwargs)
+
+
 def notebooks(paths):
     "The notebooks named, or all."
     if paths: return [Path(p).resolve() for p in paths]
@@ -29,7 +38,7 @@ def notebooks(paths):
 
 def missing_data(nb):
     "Names of the real datasets that `nb` asks for and that are not here."
-    code = '\n'.join(c['source'] for c in nb.cells if c['cell_type'] == 'code' and '#| export' not in c['source'])
+    code = '\n'.join(c['source'] for c in nb.cells if c['cell_type'] == 'code' and '#| export' not in c['source'] and not never_run.search(c['source']))
     names = set(asks_real.findall(code))
     if not names: return []
     from dlpractice.data import has_real
@@ -84,7 +93,7 @@ def execute(path):
     "Run one notebook; write it unless it lacks its data. Returns seconds."
     nb = nbformat.read(path, as_version=4)
     lacks, start = missing_data(nb), time.time()
-    NotebookClient(nb, timeout=600, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
+    Client(nb, timeout=600, kernel_name='python3', resources={'metadata': {'path': str(path.parent)}}).execute()
     seconds = time.time() - start
     if lacks: print(f'{path.relative_to(root)}: not written, its stored outputs were made with {", ".join(lacks)}, which is not here (set DLPRACTICE_DATA)')
     else:
