@@ -9,7 +9,7 @@ __all__ = ['write_state', 'read_state', 'check_model', 'check_optimizer', 'load_
            'passing_buffers', 'Checkpoint', 'run_state', 'read_run', 'load_run', 'skip_done']
 
 # %% ../nbs/core/04b_checkpoints.ipynb #85d50b4b
-import os, zipfile
+import zipfile
 from itertools import islice
 from pathlib import Path
 from time import perf_counter
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from .errors import ArgumentError, CheckpointError, check_whole, say
 from .snapshots import RandomStates, length, loader_generators
+from .whole_files import whole_file
 
 # %% ../nbs/core/04b_checkpoints.ipynb #86e402b0
 _mark = 'dlpractice checkpoint' # in each of our files, with the version of the format
@@ -35,17 +36,7 @@ def write_state(
     state:dict, # of tensors, numbers (NumPy's too), strings, and lists, tuples and dicts of these
 ):
     "Write a dictionary to `path` as a whole or not at all."
-    path = Path(path)
-    part = path.with_name(path.name + '.part')
-    try:
-        with open(part, 'wb') as f:
-            torch.save({_mark: 1, **_plain(state)}, f)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(part, path)
-    except BaseException:
-        part.unlink(missing_ok=True)
-        raise
+    with whole_file(path) as part, open(part, 'wb') as f: torch.save({_mark: 1, **_plain(state)}, f)
 
 def read_state(
     path, # what `write_state` wrote

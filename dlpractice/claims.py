@@ -24,7 +24,8 @@ from .errors import ArgumentError, DataError, check_whole, nearest, say
 from .intervals import KINDS, bounds_interval, judge, seeds_needed
 from .rate_sweeps import Sweep, sweep_rates # what trials need, beside `claim`
 from .runs import code_hashes, source_hash
-from .trials import kept_trials, run_trials, write_whole
+from .trials import kept_trials, run_trials
+from .whole_files import write_whole
 
 # %% ../nbs/core/15_claims.ipynb #a8b4d28c
 BUDGETS = dict(quick=5, stored=10, full=20) # seeds

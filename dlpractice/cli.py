@@ -17,6 +17,7 @@ from pathlib import Path
 
 import dlpractice
 from .errors import ArgumentError, DataError, DlpracticeError, say
+from .whole_files import write_whole
 
 # %% ../nbs/core/06_cli.ipynb #e00f7ad9
 def lessons_folder()->Path: # `dlpractice/lessons` where the package was installed, `nbs/` in a checkout
@@ -46,13 +47,6 @@ def _manifest(folder):
     try: files = json.loads((folder/MANIFEST).read_text(encoding='utf-8'))['files']
     except (OSError, ValueError, KeyError, TypeError): return {}
     return files if isinstance(files, dict) else {}
-
-def _write(data, path):
-    "Write `data` whole or not at all."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + '.part')
-    part.write_bytes(data)
-    os.replace(part, path)
 
 # %% ../nbs/core/06_cli.ipynb #87caaa87
 @dataclass
@@ -87,12 +81,12 @@ def copy_lessons(
         if here == new: done.same.append(name)
         elif here is None or here == was.get(name):
             (done.new if here is None else done.updated).append(name)
-            _write(data, dest)
+            write_whole(dest, data)
         else: # the learner's: remember what it was made from
             (done.same if was.get(name) == new else done.kept).append(name)
             if name in was: files[name] = was[name]
             else: del files[name]
-    _write(json.dumps({'version': dlpractice.__version__, 'files': was | files}, indent=1).encode(), folder/MANIFEST)
+    write_whole(folder/MANIFEST, json.dumps({'version': dlpractice.__version__, 'files': was | files}, indent=1))
     return done
 
 # %% ../nbs/core/06_cli.ipynb #33c2ec85

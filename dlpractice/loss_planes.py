@@ -8,7 +8,7 @@ Docs: https://dlpractice.github.io/dlpractice/core/loss_planes.html.md"""
 __all__ = ['spread', 'LossLine', 'loss_line', 'barrier', 'Trajectory', 'LossPlane', 'loss_plane', 'roughness', 'sharpness']
 
 # %% ../nbs/core/09c_loss_planes.ipynb #022317c8
-import math, os
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -22,6 +22,7 @@ from .directions import as_direction, bare, direction_between, dot, movable, nor
 from .errors import ArgumentError, CheckpointError, check_whole, nearest, say
 from .loss_evaluation import LossSurface
 from .plots import COLORS, axes, curve, style
+from .whole_files import whole_file
 
 # %% ../nbs/core/09c_loss_planes.ipynb #7a70813f
 def spread(
@@ -59,10 +60,8 @@ class _Points:
         path, # file to write, `.npz`; an older one is replaced when the new one is complete
     ):
         "Write coordinates, losses and what they mean; not the directions, which are as large as the model."
-        path, values = Path(path), {k: getattr(self, k) for k in self._saved if getattr(self, k) is not None}
-        part = path.with_name(path.name + '.part')
-        with open(part, 'wb') as f: np.savez_compressed(f, what=type(self).__name__, **values)
-        os.replace(part, path)
+        values = {k: getattr(self, k) for k in self._saved if getattr(self, k) is not None}
+        with whole_file(path) as part, open(part, 'wb') as f: np.savez_compressed(f, what=type(self).__name__, **values)
 
     @classmethod
     def load(cls,

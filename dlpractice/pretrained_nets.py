@@ -9,7 +9,7 @@ __all__ = ['EMBEDDED', 'NormStats', 'norm_stats', 'check_norm', 'glyph_net', 'up
            'embedded_path', 'embedded_norm', 'pretrained', 'fetch']
 
 # %% ../nbs/core/13a_pretrained_nets.ipynb #9417a091
-import hashlib, math, os, warnings
+import hashlib, math, warnings
 from collections import OrderedDict, namedtuple
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +28,7 @@ from .metrics import accuracy
 from .runs import code_hash
 from .snapshots import seeded
 from .training import Learner
+from .whole_files import whole_file
 
 # %% ../nbs/core/13a_pretrained_nets.ipynb #ef21a282
 EMBEDDED = dict(latin=dict(script='latin_lower', fonts='train_family', size=32)) # name -> the glyphs that it is trained on
@@ -152,13 +153,7 @@ def save_weights(
 ):
     "Tensors and what is known about them, with a checksum, as safetensors."
     from safetensors.torch import save_file
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'{path.name}.{os.getpid()}.part')
-    try:
-        save_file(state, part, {**about, 'sha256': _digest(state)})
-        os.replace(part, path)
-    finally: part.unlink(missing_ok=True)
+    with whole_file(path) as part: save_file(state, part, {**about, 'sha256': _digest(state)})
 
 def read_weights(
     path, # what `save_weights` wrote

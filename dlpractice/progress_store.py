@@ -8,7 +8,7 @@ Docs: https://dlpractice.github.io/dlpractice/core/progress_store.html.md"""
 __all__ = ['VERSION', 'home_folder', 'ProgressStore']
 
 # %% ../nbs/core/11_progress_store.ipynb #d3c0aecc
-import json, os, tempfile, time
+import json, os, time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,7 @@ try: import fcntl
 except ImportError: fcntl = None # Windows
 
 from .errors import say
+from .whole_files import write_whole
 
 # %% ../nbs/core/11_progress_store.ipynb #fd504e65
 def home_folder()->Path: # not created here
@@ -46,22 +47,6 @@ def _locked(path, wait=5.):
             except OSError: pass # this file system has no locks
             break
         yield
-
-# %% ../nbs/core/11_progress_store.ipynb #23ca41cd
-def _write(path, text):
-    "Write `text` whole or not at all."
-    fd, part = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix='.part')
-    try:
-        with os.fdopen(fd, 'w', encoding='utf-8') as f:
-            f.write(text)
-            f.flush()
-            os.fsync(f.fileno())
-        for pause in (0.02, 0.1, 0.3, None):
-            try: return os.replace(part, path)
-            except PermissionError: # Windows, while another program reads the file
-                if pause is None: raise
-                time.sleep(pause)
-    finally: Path(part).unlink(missing_ok=True)
 
 # %% ../nbs/core/11_progress_store.ipynb #0f307d53
 VERSION = 1 # of the file
@@ -126,7 +111,7 @@ class ProgressStore:
                     record = d['exercises'].setdefault(id, {})
                     record |= _unstored.get(self.path, {}).pop(id, {})
                     change(record)
-                    _write(self.path, json.dumps(d, indent=1, ensure_ascii=False) + '\n')
+                    write_whole(self.path, json.dumps(d, indent=1, ensure_ascii=False) + '\n')
                     return record
         except OSError as e: self.note = f'Progress cannot be stored, and is kept for this session only: {e}.'
         record = _unstored.setdefault(self.path, {}).setdefault(id, {})
@@ -144,5 +129,5 @@ class ProgressStore:
             if d is None: return len(gone)
             ids = [o for o in d['exercises'] if o.startswith(f'{lesson}/')]
             for o in ids: del d['exercises'][o]
-            if ids: _write(self.path, json.dumps(d, indent=1, ensure_ascii=False) + '\n')
+            if ids: write_whole(self.path, json.dumps(d, indent=1, ensure_ascii=False) + '\n')
         return len(gone) + len(ids)

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .errors import DataError, say
+from .whole_files import write_whole
 
 # %% ../nbs/core/07_runs.ipynb #53c7fa4b
 def machine()->dict: # processor, cores, system and versions, all str or int
@@ -75,13 +76,10 @@ def save_run(
     seconds:float,    # how long the call took that finished it
 )->Path:
     "Write a run, through a temporary file, so that an interrupt leaves the old one whole."
-    path = Path(path)
     run = dict(made=date.today().isoformat(), seconds=round(seconds), seeds=list(seeds), machine=machine(),
                code=dict(code), results=results)
-    temp = path.with_suffix('.tmp')
-    temp.write_text(json.dumps(run, indent=1) + '\n', encoding='utf-8')
-    os.replace(temp, path)
-    return path
+    write_whole(path, json.dumps(run, indent=1) + '\n')
+    return Path(path)
 
 # %% ../nbs/core/07_runs.ipynb #5d1c0a71
 def _found(path):

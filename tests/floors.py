@@ -3,7 +3,7 @@ from pathlib import Path
 
 package = Path(__file__).resolve().parent.parent/'dlpractice'
 floors = {
-    0: ['errors'],
+    0: ['errors', 'whole_files'],
     1: ['plots', 'snapshots', 'glyph_fonts', 'splits', 'runs', 'shape_patterns', 'broadcasting',
         'progress_store', 'guarded_calls', 'answer_boxes', 'answers',
         'intervals', 'rate_sweeps', 'claim_list', 'execution_order', 'layer_stages', 'frozen_norms',
