@@ -9,7 +9,7 @@ __all__ = ['BUDGETS', 'Claim', 'claim', 'all_claims', 'find_claim', 'bounds', 'c
            'overall', 'beyond_margin', 'results_folder', 'Result', 'run', 'result', 'says']
 
 # %% ../nbs/core/15_claims.ipynb #590a100c
-import ast, inspect, json, math, os, pkgutil, re, shutil, subprocess, textwrap, time
+import ast, inspect, json, linecache, math, os, pkgutil, re, shutil, subprocess, textwrap, time
 from dataclasses import dataclass, field, replace
 from datetime import date
 from importlib import import_module
@@ -143,9 +143,19 @@ def _arm(claim, values, name):
     return (least if _missing(limit) else float(limit)), math.inf
 
 # %% ../nbs/core/15_claims.ipynb #47439bf7
+def _source(o):
+    "Source of a function or class; also of a class that a notebook defines, where `inspect` gives up, but knows the cell of its methods."
+    try: return inspect.getsource(o)
+    except (OSError, TypeError):
+        for file in {f.__code__.co_filename for f in vars(o).values() if hasattr(f, '__code__')} if isinstance(o, type) else ():
+            text = ''.join(linecache.getlines(file))
+            for node in ast.walk(ast.parse(text)):
+                if isinstance(node, ast.ClassDef) and node.name == o.__name__: return ast.get_source_segment(text, node)
+        raise
+
 def _bare_source(o):
     "Source of a function or class, without its decorators, and with the imports that a notebook and its module write differently made the same."
-    text = textwrap.dedent(inspect.getsource(o))
+    text = textwrap.dedent(_source(o))
     return _normal('\n'.join(text.splitlines()[ast.parse(text).body[0].lineno - 1:]))
 
 def _normal(text): return re.sub(r'\bfrom dlpractice\.', 'from .', text)

@@ -94,14 +94,22 @@ def fine_tune(self:Learner,
     groups = layer_groups(self._bare(), n, inputs) if groups is None else groups
     _check_fine_tune(self, epochs, freeze_epochs, lr, factor, gradual, groups)
     expected = getattr(self._bare(), 'input_stats', None)
-    if expected is not None: check_norm(inputs, expected, warn=True)
+    x = inputs[0] if isinstance(inputs, (tuple, list)) else inputs
+    if expected is not None and isinstance(x, torch.Tensor) and x.ndim == 4: check_norm(x, expected, warn=True)
     first, second = lr if isinstance(lr, (tuple, list)) else (lr, lr)
     if freeze_epochs:
-        freeze(self._bare(), -1, groups)
-        _new_optimizer(self, _trained(groups, first or 1e-3, factor))
-        if first is None:
-            first = _suggested(self, 'the head', test, progress)
-            _new_optimizer(self, _trained(groups, first, factor))
+        was = self.optimizer, [(p, p.requires_grad) for p in self._bare().parameters()]
+        try:
+            freeze(self._bare(), -1, groups)
+            _new_optimizer(self, _trained(groups, first or 1e-3, factor))
+            if first is None:
+                first = _suggested(self, 'the head', test, progress)
+                _new_optimizer(self, _trained(groups, first, factor))
+        except BaseException: # nothing has been trained yet: leave nothing changed
+            unfreeze(self._bare())
+            self.optimizer = was[0]
+            for p, trained in was[1]: p.requires_grad_(trained)
+            raise
         self.fit(freeze_epochs, schedule=schedule, progress=progress)
     if not epochs: return self.history
     unfreeze(self._bare())

@@ -338,8 +338,27 @@ def test_rate_by_range_test():
     assert 1e-7 < min(rates) < max(rates) < 10 and max(rates)/min(rates) == pytest.approx(2.6**2)
 
 
-def test_range_test_that_finds_nothing_is_told():
-    with pytest.raises(TrainingError, match='Pass lr'): make().fine_tune(0, 1, test=dict(start=1e-12, end=1e-10, steps=20, repeats=1, most=1), progress=False)
+def test_range_test_that_finds_nothing_is_told_and_leaves_nothing_changed():
+    learner = make()
+    learner.model[0][0].weight.requires_grad_(False)
+    before, optimizer = {k: v.clone() for k, v in learner.model.state_dict().items()}, learner.optimizer
+    with pytest.raises(TrainingError, match='Pass lr'): learner.fine_tune(0, 1, test=dict(start=1e-12, end=1e-10, steps=20, repeats=1, most=1), progress=False)
+    assert all(torch.equal(v, before[k]) for k, v in learner.model.state_dict().items()) and learner.optimizer is optimizer
+    assert [p.requires_grad for p in learner.model.parameters()] == [False] + [True]*7
+    assert learner.model.train() and all(m.training for m in learner.model.modules()), 'BatchNorm is not held any longer'
+
+
+def test_inputs_by_name_are_not_looked_at():
+    class Named(Net):
+        def forward(self, x): return super().forward(x['pixels'] if isinstance(x, dict) else x)
+    plain = make()
+    with seeded(0): net = Named()
+    net.input_stats = norm_stats(((0.2,), (0.5,)))
+    batches = [dict(pixels=x, y=y) for x, y in plain.data.train]
+    step = lambda model, b: F.cross_entropy(model(dict(pixels=b['pixels'])), b['y'])
+    learner = Learner(net, (batches, None), optimizer=torch.optim.AdamW, step_fn=step)
+    groups = layer_groups(net, example=batches[0]['pixels'])
+    assert len(learner.fine_tune(1, 1, lr=0.01, groups=groups, progress=False)) == 2
 
 
 @pytest.mark.parametrize('kwargs, words', [(dict(epochs=-1), 'epochs'), (dict(epochs=0, freeze_epochs=0), 'at least one epoch'), (dict(epochs=1, lr=0.), 'above 0'), (dict(epochs=1, lr=float('nan')), 'above 0'), (dict(epochs=1, lr=(0.1,)), 'a pair'),

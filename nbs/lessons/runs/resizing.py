@@ -1,4 +1,4 @@
-"""Progressive resizing against full size and against small pictures throughout: small letters in large pictures, five seeds.
+"""Progressive resizing against full size and against small pictures throughout: small letters in large pictures, ten seeds.
 
 Each arm is trained at several lengths, each a whole schedule of its own; what an accuracy costs is read off between them.
 Paired: within a seed all arms share pictures, initialisation and the order of the batches. The rate of each arm is the best
@@ -22,7 +22,7 @@ from dlpractice.snapshots import seeded
 LETTERS, SIDE, N = 'aceosngq', 40, 1200
 PLANS = {'full size': SizePlan([(0., 40)]), 'progressive': SizePlan([(0., 28), (0.6, 40)]), 'half the side': SizePlan([(0., 20)])}
 EPOCHS = {'full size': (8, 12), 'progressive': (8, 12, 16), 'half the side': (8, 16)}
-RATES, SEEDS = (0.01, 0.02, 0.04), (0, 1, 2, 3, 4)
+RATES, SEEDS = (0.01, 0.02, 0.04), tuple(range(10))
 
 
 def letters(n, seed, noise=0.08):
