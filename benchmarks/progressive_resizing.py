@@ -5,13 +5,15 @@ trainer with its own class (`Learner` and `ProgressiveResize`; `Trainer` and `Pr
 Composer pins an older torch than `requirements.txt`, so this one runs in a venv of its own and is no part of `make bench`:
 `pip install mosaicml==0.32.1 -e .`, then `python benchmarks/progressive_resizing.py`. One thread."""
 import os, statistics, sys, time
+from datetime import date
+from importlib.metadata import version
 from pathlib import Path
 
 os.environ.update(OMP_NUM_THREADS='1', MPLBACKEND='agg')
 import numpy as np
 import torch
 from torch.nn import functional as F
-from common import figure, figures_table, number, one_thread, table
+from common import figure, figures_table, machine, number, one_thread, table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]/'nbs/lessons/runs'))
 RATE, EPOCHS, SCALE, DELAY, FINE, STEP, BATCH = 0.02, 10, 0.5, 0.3, 0.4, 4, 40
@@ -120,8 +122,11 @@ def main(quick=False):
         gain = 100*(right[0] - right[1])
         figures.append(figure(f'progressive resizing, {what}: points of accuracy above Composer', float(gain.mean()), 0., ' points', at_least=True, note=f'standard deviation over seeds {gain.std(ddof=1):.1f}'))
     rows = [[name, number(float(np.mean([r for r, _ in f]))*100) + ' %', number(statistics.median(s for _, s in f)) + ' s'] for name, f in found.items()]
-    print(table(['way', 'accuracy, mean', 'time, median'], rows))
-    print(f'\n{figures_table(figures)}')
+    text = f"{table(['way', 'accuracy, mean', 'time, median'], rows)}\n\n{figures_table(figures)}"
+    print(text)
+    if not quick:
+        about = f"{date.today().isoformat()}, {machine()['CPU']}, one thread; " + ', '.join(f'{o} {version(o)}' for o in ('mosaicml', 'torch', 'dlpractice'))
+        Path(__file__).with_suffix('.md').write_text(f'# Progressive resizing beside Composer\n\n<!-- Written by benchmarks/progressive_resizing.py; do not edit. -->\n\n{about}.\n\n{text}\n', encoding='utf-8')
     return figures
 
 
