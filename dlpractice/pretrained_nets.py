@@ -11,7 +11,6 @@ __all__ = ['EMBEDDED', 'NormStats', 'norm_stats', 'check_norm', 'glyph_net', 'up
 # %% ../nbs/core/13a_pretrained_nets.ipynb #9417a091
 import hashlib, math, warnings
 from collections import OrderedDict, namedtuple
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -28,7 +27,7 @@ from .metrics import accuracy
 from .runs import code_hash
 from .snapshots import seeded
 from .training import Learner
-from .whole_files import whole_file
+from .whole_files import locked, whole_file
 
 # %% ../nbs/core/13a_pretrained_nets.ipynb #ef21a282
 EMBEDDED = dict(latin=dict(script='latin_lower', fonts='train_family', size=32)) # name -> the glyphs that it is trained on
@@ -166,16 +165,6 @@ def read_weights(
     if about.get('sha256') != _digest(state): raise DataError(say(f'read_weights, {path}', 'the checksum that it was written with', 'another', 'The file is damaged: remove it.'))
     return state, about
 
-@contextmanager
-def _locked(path):
-    "One process at a time, where the system has such locks; elsewhere two may do the same work, which does no harm."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try: import fcntl
-    except ImportError: fcntl = None
-    with open(path.with_suffix('.lock'), 'w') as f:
-        if fcntl: fcntl.flock(f, fcntl.LOCK_EX)
-        yield
-
 def embedded_path(
     name:str='latin', # a name in `EMBEDDED`
     seed:int=0,       # of its pictures and weights
@@ -188,7 +177,7 @@ def embedded_path(
 def _embedded(name, seed=0, progress=True):
     "State and description, from the cache or made now."
     path = embedded_path(name, seed)
-    with _locked(path):
+    with locked(path, wait=None):
         try: return read_weights(path)
         except DataError as e:
             if path.exists(): warnings.warn(f'{e} It is made again.', stacklevel=4)

@@ -8,45 +8,17 @@ Docs: https://dlpractice.github.io/dlpractice/core/progress_store.html.md"""
 __all__ = ['VERSION', 'home_folder', 'ProgressStore']
 
 # %% ../nbs/core/11_progress_store.ipynb #d3c0aecc
-import json, os, time
-from contextlib import contextmanager
+import json, os
 from pathlib import Path
 
-try: import fcntl
-except ImportError: fcntl = None # Windows
-
 from .errors import say
-from .whole_files import write_whole
+from .whole_files import locked, write_whole
 
 # %% ../nbs/core/11_progress_store.ipynb #fd504e65
 def home_folder()->Path: # not created here
     "Where the learner's own things are kept: `DLPRACTICE_HOME`, or `dlpractice` in `XDG_DATA_HOME` or `~/.local/share`."
     if os.environ.get('DLPRACTICE_HOME'): return Path(os.environ['DLPRACTICE_HOME']).expanduser()
     return Path(os.environ.get('XDG_DATA_HOME') or Path.home()/'.local'/'share')/'dlpractice'
-
-# %% ../nbs/core/11_progress_store.ipynb #fa202370
-def _lock(f):
-    "Take the lock, or raise `BlockingIOError` or `PermissionError` where another has it."
-    if fcntl: return fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    import msvcrt
-    f.seek(0)
-    msvcrt.locking(f.fileno(), msvcrt.LK_NBLCK, 1)
-
-@contextmanager
-def _locked(path, wait=5.):
-    "Hold the lock of `path`."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + '.lock'), 'a+b') as f: # closing it gives the lock back
-        end = time.monotonic() + wait
-        while True:
-            try: _lock(f)
-            except (BlockingIOError, PermissionError):
-                if time.monotonic() > end: raise TimeoutError(f'{path} has been locked by another program for {wait:.0f} s') from None
-                time.sleep(0.01)
-                continue
-            except OSError: pass # this file system has no locks
-            break
-        yield
 
 # %% ../nbs/core/11_progress_store.ipynb #0f307d53
 VERSION = 1 # of the file
@@ -94,7 +66,7 @@ class ProgressStore:
         stored = {}
         if self.path.exists():
             try:
-                with _locked(self.path): d = self._load()
+                with locked(self.path): d = self._load()
                 stored = d['exercises'] if d else {}
             except OSError as e: self.note = f'Progress cannot be read: {e}.'
         return stored | _unstored.get(self.path, {})
@@ -105,7 +77,7 @@ class ProgressStore:
     )->dict: # the new record
         "Change one record, and write the file."
         try:
-            with _locked(self.path):
+            with locked(self.path):
                 d = self._load()
                 if d is not None:
                     record = d['exercises'].setdefault(id, {})
@@ -124,7 +96,7 @@ class ProgressStore:
         "Forget what was done in a lesson. Raises `OSError` where the file cannot be written."
         gone = [_unstored.get(self.path, {}).pop(o) for o in list(_unstored.get(self.path, {})) if o.startswith(f'{lesson}/')]
         if not self.path.exists(): return len(gone)
-        with _locked(self.path):
+        with locked(self.path):
             d = self._load()
             if d is None: return len(gone)
             ids = [o for o in d['exercises'] if o.startswith(f'{lesson}/')]

@@ -218,7 +218,6 @@ def test_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_one_trains_and_the_others_wait(cache):
-    pytest.importorskip('fcntl')
     threads = [threading.Thread(target=pretrained) for _ in range(4)]
     for t in threads: t.start()
     for t in threads: t.join()

@@ -1,8 +1,8 @@
 "Files that are written whole or not at all."
-import os, threading
+import os, subprocess, sys, threading
 from unittest.mock import patch
 import pytest
-from dlpractice.whole_files import whole_file, write_whole
+from dlpractice.whole_files import locked, whole_file, write_whole
 
 
 def left(folder): return sorted(p.name for p in folder.iterdir())
@@ -49,3 +49,17 @@ def test_many_writers_leave_one_whole_file(tmp_path):
 def test_text_and_bytes_go_as_they_are(tmp_path):
     write_whole(tmp_path/'t', 'ä\n\r\n')
     assert (tmp_path/'t').read_bytes() == 'ä\n\r\n'.encode()
+
+
+def test_a_lock_keeps_another_process_out_until_it_ends(tmp_path):
+    path = tmp_path/'a.txt'
+    code = f"import sys, time\nfrom dlpractice.whole_files import locked\nwith locked({str(path)!r}):\n    print('held', flush=True)\n    time.sleep(600)"
+    other = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == 'held\n'
+        with pytest.raises(TimeoutError, match='a.txt has been locked by another program'):
+            with locked(path, wait=0.1): pass
+    finally:
+        other.kill() # however it dies, the lock is free
+        other.wait()
+    with locked(path, wait=5.): pass
